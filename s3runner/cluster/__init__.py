@@ -1,0 +1,1 @@
+"""Clusters: the Job object and its rules, and the adapters that run it."""

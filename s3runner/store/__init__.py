@@ -1,0 +1,1 @@
+"""The object store: one small protocol, and what implements it."""

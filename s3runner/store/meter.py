@@ -1,0 +1,56 @@
+"""Counting what a hop costs, while it happens.
+
+A meter is handed down to whoever moves bytes, so that two jobs staging at once do not count each
+other's, and a progress bar can listen without the movers knowing of it.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+from s3runner.model import Phase
+
+
+class Meter:
+    """Bytes, files and requests of one phase, and its seconds from the first to the last of them.
+
+    Safe for threads. `listener` is called, outside the lock, after every change with the Phase so
+    far; `clock` gives seconds and is replaced in tests.
+    """
+
+    def __init__(
+        self,
+        listener: Callable[[Phase], None] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._listener = listener
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._first: float | None = None
+        self._last = 0.0
+        self._bytes = self._files = self._requests = 0
+
+    def start(self) -> None:
+        """Begin the phase's time; without it the first `add` does."""
+        self.add()
+
+    def add(self, *, size: int = 0, files: int = 0, requests: int = 0) -> None:
+        """Count payload bytes, whole files, and requests that were sent (each try is one)."""
+        with self._lock:
+            now = self._clock()
+            self._first = now if self._first is None else self._first
+            self._last = now
+            self._bytes += size
+            self._files += files
+            self._requests += requests
+        if self._listener is not None:
+            self._listener(self.phase)
+
+    @property
+    def phase(self) -> Phase:
+        """What has been counted so far."""
+        with self._lock:
+            seconds = 0.0 if self._first is None else self._last - self._first
+            return Phase(seconds, self._bytes, self._files, self._requests)

@@ -1,0 +1,83 @@
+"""What s3runner asks of an object store, and nothing more.
+
+Two adapters implement it (obstore for S3, memory for tests) and `RetryingStore` wraps either.
+An adapter tries once and reports; it never retries by itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol, TypeVar
+
+T = TypeVar("T")
+
+Chunks = Iterator[bytes]
+"""A stream of bytes; chunk sizes mean nothing."""
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What the store says about an object. `modified` is by the store's clock, with a zone."""
+
+    key: str
+    size: int
+    etag: str
+    modified: datetime
+
+
+class ObjectStore(Protocol):
+    """One bucket. Safe for concurrent use by threads. Keys are full keys, never with a prefix.
+
+    Every method may raise StoreAccessError (23: denied, clock, no such bucket),
+    StoreUnavailableError (30, temporary) or StoreError; 404 on a key is ObjectNotFoundError and
+    nothing else is.
+    """
+
+    @property
+    def bucket(self) -> str:
+        """The bucket's name."""
+
+    def in_bucket(self, bucket: str) -> ObjectStore:
+        """Return the same endpoint and credentials with another bucket."""
+
+    def head(self, key: str) -> StoredObject:
+        """Ask for an object's size, ETag and age. Raises ObjectNotFoundError."""
+
+    def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield every object whose key starts with `prefix` (which ends in `/`), all pages."""
+
+    def get(
+        self,
+        key: str,
+        consume: Callable[[Chunks], T],
+        *,
+        start: int = 0,
+        length: int | None = None,
+        if_match: str | None = None,
+    ) -> T:
+        """Hand `length` bytes from `start` to `consume`, in one request; return what it returns.
+
+        `consume` may be called again from the start when the adapter is wrapped by a retry, so it
+        begins anew each time. A length of 0 asks nothing of the store. Fewer bytes than asked for
+        raise StoreUnavailableError. Raises ObjectNotFoundError, ObjectChangedError (If-Match).
+        """
+
+    def put(self, key: str, body: Callable[[], Chunks], *, size: int, part_size: int) -> None:
+        """Store `size` bytes: one request up to `part_size`, else parts of exactly that size.
+
+        `body` is called once per try and yields chunks of exactly `part_size` bytes but the last.
+        An exception it raises passes through unchanged and leaves neither an object nor an open
+        upload. The object appears whole or not at all.
+        """
+
+    def put_if_absent(self, key: str, body: bytes) -> bool:
+        """Store a small document unless the key exists (If-None-Match: *, one PutObject).
+
+        Returns False when the store answered 412: something is there (perhaps ours, when an
+        earlier answer was lost: the caller reads it back).
+        """
+
+    def delete(self, key: str) -> None:
+        """Delete an object; one that is not there is no error."""
