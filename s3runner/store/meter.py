@@ -16,8 +16,8 @@ from s3runner.model import Phase
 class Meter:
     """Bytes, files and requests of one phase, and its seconds from the first to the last of them.
 
-    Safe for threads. `listener` is called, outside the lock, after every change with the Phase so
-    far; `clock` gives seconds and is replaced in tests.
+    Safe for threads. `listener` (may be set later) is called, outside the lock, after every change
+    with the Phase so far; `clock` gives seconds and is replaced in tests.
     """
 
     def __init__(
@@ -25,7 +25,7 @@ class Meter:
         listener: Callable[[Phase], None] | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._listener = listener
+        self.listener = listener
         self._clock = clock
         self._lock = threading.Lock()
         self._first: float | None = None
@@ -45,8 +45,8 @@ class Meter:
             self._bytes += size
             self._files += files
             self._requests += requests
-        if self._listener is not None:
-            self._listener(self.phase)
+        if self.listener is not None:
+            self.listener(self.phase)
 
     @property
     def phase(self) -> Phase:

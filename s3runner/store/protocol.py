@@ -60,8 +60,9 @@ class ObjectStore(Protocol):
         """Hand `length` bytes from `start` to `consume`, in one request; return what it returns.
 
         `consume` may be called again from the start when the adapter is wrapped by a retry, so it
-        begins anew each time. A length of 0 asks nothing of the store. Fewer bytes than asked for
-        raise StoreUnavailableError. Raises ObjectNotFoundError, ObjectChangedError (If-Match).
+        begins anew each time. A length of 0 asks nothing of the store. An answer that breaks off
+        raises StoreUnavailableError, an object that ends before the range does IntegrityError.
+        Raises ObjectNotFoundError, ObjectChangedError (If-Match).
         """
 
     def put(self, key: str, body: Callable[[], Chunks], *, size: int, part_size: int) -> None:

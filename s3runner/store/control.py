@@ -1,0 +1,178 @@
+"""What needs boto3: the credentials chain, and looking at a bucket before it is used.
+
+The only module that knows boto3, which takes most of a second to import: others import this one
+where they need it. No data goes through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import boto3
+import botocore.session
+from botocore.config import Config
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    HTTPClientError,
+    NoCredentialsError,
+    ProfileNotFound,
+    SSLError,
+)
+from botocore.exceptions import (
+    ConnectionError as NoConnectionError,
+)
+
+from s3runner.errors import (
+    S3RunnerError,
+    SettingsError,
+    StoreAccessError,
+    StoreError,
+    StoreUnavailableError,
+)
+from s3runner.model import Credentials, S3Uri, StoreConfig
+from s3runner.store.s3_errors import explain_answer, store_error
+
+_DEFAULT_REGION = "us-east-1"
+_NO_KEYS_HINT = (
+    "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write ~/.aws/credentials, "
+    "or name a profile in store.profile"
+)
+
+
+def resolve_credentials(profile: str | None = None) -> Callable[[], Credentials]:
+    """Find keys as botocore does, and return a function that gives them, fresh, at any time.
+
+    Raises SettingsError for an unknown profile and StoreAccessError when there are none; the
+    function raises StoreAccessError when they cannot be renewed.
+    """
+    session = botocore.session.Session(profile=profile)
+    try:
+        found = session.get_credentials()
+    except ProfileNotFound as error:
+        raise SettingsError(f"store.profile: {error}") from error
+    except BotoCoreError as error:
+        raise StoreAccessError(f"no credentials: {error}", hint=_NO_KEYS_HINT) from error
+    if found is None:
+        raise StoreAccessError("no credentials", hint=_NO_KEYS_HINT)
+
+    def fresh() -> Credentials:
+        try:
+            keys = found.get_frozen_credentials()
+        except (BotoCoreError, ClientError) as error:
+            raise StoreAccessError(f"the credentials cannot be renewed: {error}") from error
+        if not keys.access_key or not keys.secret_key:
+            raise StoreAccessError("no credentials", hint=_NO_KEYS_HINT)
+        return Credentials(keys.access_key, keys.secret_key, keys.token)
+
+    fresh()
+    return fresh
+
+
+def check_bucket(
+    config: StoreConfig, credentials: Credentials | Callable[[], Credentials] | None
+) -> None:
+    """Ask for one key below the prefix, as a check of the bucket, its region and the keys.
+
+    A HEAD would be answered without a reason. Raises StoreAccessError, or
+    StoreUnavailableError when there is no answer.
+    """
+    with _client(config, credentials) as client, _translated(config, "ListObjects"):
+        prefix = f"{config.prefix}/" if config.prefix else ""
+        answer = client.list_objects_v2(Bucket=config.bucket, Prefix=prefix, MaxKeys=1)
+    # at AWS boto3 goes on in the bucket's own region by itself; the data path does not
+    lies_in = answer["ResponseMetadata"]["HTTPHeaders"].get("x-amz-bucket-region")
+    asked = config.region or _DEFAULT_REGION
+    if config.endpoint is None and lies_in not in (None, asked):
+        raise StoreAccessError(
+            f"the bucket lies in {lies_in}, not in {asked} (ListObjects)",
+            source=config.uri(""),
+            hint=f"set store.region: {lies_in}",
+        )
+
+
+def create_bucket(
+    config: StoreConfig, credentials: Credentials | Callable[[], Credentials] | None
+) -> None:
+    """Create the bucket; one that is ours already is no error."""
+    request: dict[str, Any] = {"Bucket": config.bucket}
+    region = config.region or _DEFAULT_REGION
+    if region != _DEFAULT_REGION:
+        request["CreateBucketConfiguration"] = {"LocationConstraint": region}
+    with _client(config, credentials) as client, _translated(config, "CreateBucket"):
+        try:
+            client.create_bucket(**request)
+        except client.exceptions.BucketAlreadyOwnedByYou:
+            return
+
+
+@contextlib.contextmanager
+def _client(
+    config: StoreConfig, credentials: Credentials | Callable[[], Credentials] | None
+) -> Iterator[Any]:
+    """Make a client that tries once; the CA bundle is a file while it lives."""
+    given = credentials() if callable(credentials) else credentials
+    keys: dict[str, Any] = {}
+    if given is not None:
+        keys["aws_access_key_id"] = given.access_key
+        keys["aws_secret_access_key"] = given.secret_key
+        keys["aws_session_token"] = given.session_token
+    path_style = config.endpoint is not None if config.path_style is None else config.path_style
+    settings: dict[str, Any] = {
+        "connect_timeout": 10,
+        "read_timeout": 30,
+        "retries": {"total_max_attempts": 1},
+        "s3": {"addressing_style": "path" if path_style else "virtual"},
+        "ignore_configured_endpoint_urls": True,
+        # without these, stores other than AWS refuse the checksums that newer versions add
+        "request_checksum_calculation": "when_required",
+        "response_checksum_validation": "when_required",
+    }
+    with contextlib.ExitStack() as stack:
+        bundle = None
+        if config.ca_pem:
+            file = stack.enter_context(tempfile.NamedTemporaryFile("w", suffix=".pem"))
+            file.write(config.ca_pem)
+            file.flush()
+            bundle = file.name
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=config.endpoint,
+            region_name=config.region or _DEFAULT_REGION,
+            verify=bundle,
+            config=Config(**settings),
+            **keys,
+        )
+        stack.callback(client.close)
+        yield client
+
+
+@contextlib.contextmanager
+def _translated(config: StoreConfig, request: str) -> Iterator[None]:
+    """Turn what boto3 raises into our errors, and nothing else."""
+    uri = str(S3Uri(config.bucket, config.prefix))
+    try:
+        yield
+    except ClientError as error:
+        status = error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+        code = error.response.get("Error", {}).get("Code", "")
+        region = config.region or _DEFAULT_REGION
+        raise explain_answer(status, code, request=request, uri=uri, region=region) from error
+    except BotoCoreError as error:
+        raise _explain_silence(error, request, uri) from error
+
+
+def _explain_silence(error: BotoCoreError, request: str, uri: str) -> S3RunnerError:
+    if isinstance(error, SSLError):
+        hint = "set store.ca_bundle to the PEM file of the authority that signed it"
+        meaning = "the store's certificate is not trusted"
+        return store_error(StoreAccessError, meaning, request=request, uri=uri, hint=hint)
+    if isinstance(error, (NoConnectionError, HTTPClientError)):
+        return store_error(StoreUnavailableError, "no answer", request=request, uri=uri)
+    if isinstance(error, NoCredentialsError):
+        meaning = "no credentials"
+        return store_error(StoreAccessError, meaning, request=request, uri=uri, hint=_NO_KEYS_HINT)
+    return store_error(StoreError, str(error), request=request, uri=uri)
