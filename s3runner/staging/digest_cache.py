@@ -1,0 +1,237 @@
+"""What the head has hashed before: SQLite, shared by processes and threads, safe to delete.
+
+Apart from hashing because it decides when a remembered digest may be believed. It never fails a
+job: a database that is damaged or locked is a warning, and then everything is hashed.
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+import threading
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from s3runner.staging.tree import Identity
+
+SETTLED_NS = 2 * 10**9
+"""A file changed within this time of hashing may change again without its times showing it."""
+
+LOCAL_KINDS = frozenset(
+    {
+        *("bcachefs", "btrfs", "ext2", "ext3", "ext4", "f2fs", "jfs"),
+        *("overlay", "ramfs", "reiserfs", "tmpfs", "xfs", "zfs"),
+    }
+)
+"""File systems whose times and inode numbers can be believed; network and FUSE ones cannot."""
+
+_VERSION = 1
+_LOCK_TIMEOUT_S = 5.0
+_SCHEMA = """
+create table if not exists files (
+    dev integer, ino integer, size integer, mtime_ns integer, ctime_ns integer,
+    parts text not null, uri text, racy integer not null, primary key (dev, ino)
+) without rowid;
+create table if not exists packs (recipe text primary key, parts text not null) without rowid;
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Cached:
+    """What is known of a file: the hex SHA-256 of its parts; for a synced output, its URI too."""
+
+    parts: tuple[str, ...]
+    uri: str | None = None
+
+
+class DigestCache:
+    """Digests by file identity.
+
+    Args:
+        path: the database; its directory is made. None remembers nothing.
+        clock: nanoseconds since the epoch by the clock that file times come from.
+        mountinfo: the kernel's list of mounts, in the format of /proc/self/mountinfo.
+    """
+
+    def __init__(
+        self,
+        path: Path | None,
+        clock: Callable[[], int],
+        mountinfo: Path = Path("/proc/self/mountinfo"),
+    ) -> None:
+        self.now_ns = clock
+        self.warnings: list[str] = []
+        self._path = path
+        self._mounts = _Mounts(mountinfo)
+        self._lock = threading.Lock()
+        self._database = self._open(path) if path else None
+
+    def _open(self, path: Path) -> sqlite3.Connection | None:
+        database = None
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            database = sqlite3.connect(
+                path,
+                timeout=_LOCK_TIMEOUT_S,
+                isolation_level=None,
+                check_same_thread=False,
+            )
+            # write-ahead logging needs memory shared by all that write: one machine
+            local = self._mounts.are_local(path.parent.stat().st_dev)
+            database.execute(f"pragma journal_mode = {'wal' if local else 'truncate'}")
+            database.execute("pragma synchronous = normal")
+            self._migrate(database)
+        except (OSError, sqlite3.Error) as error:
+            if database:
+                database.close()
+            self._warn(error)
+            return None
+        return database
+
+    def _migrate(self, database: sqlite3.Connection) -> None:
+        found = database.execute("pragma user_version").fetchone()[0]
+        if found not in (0, _VERSION):
+            raise sqlite3.DatabaseError(f"it is of version {found}, not {_VERSION}")
+        database.executescript(f"{_SCHEMA} pragma user_version = {_VERSION};")
+
+    def _warn(self, error: Exception) -> None:
+        self.warnings.append(
+            f"digest cache {self._path}: {error}: working without it, every file is hashed"
+            " (the cache can be deleted at any time)"
+        )
+
+    def close(self) -> None:
+        """Let the database go; afterwards nothing is remembered."""
+        with self._lock:
+            if self._database:
+                self._database.close()
+            self._database = None
+
+    def _query(self, statement: str, values: Sequence[object]) -> tuple[object, ...] | None:
+        """Run one statement; return its first row. The first failure ends the cache's use."""
+        with self._lock:
+            if self._database is None:
+                return None
+            try:
+                row: tuple[object, ...] | None = self._database.execute(
+                    statement, values
+                ).fetchone()
+            except sqlite3.Error as error:
+                self._warn(error)
+                with suppress(sqlite3.Error):
+                    self._database.close()
+                self._database = None
+                return None
+        return row
+
+    def get(self, identity: Identity) -> Cached | None:
+        """Return what is known of the file; None if it must be hashed."""
+        cached, racy = self._row(identity)
+        return None if racy else cached
+
+    def _row(self, identity: Identity) -> tuple[Cached | None, bool]:
+        row = self._query(
+            "select parts, uri, racy from files"
+            " where dev = ? and ino = ? and size = ? and mtime_ns = ? and ctime_ns = ?",
+            _key(identity),
+        )
+        if row is None:
+            return None, False
+        parts, uri, racy = row
+        return Cached(tuple(str(parts).split()), None if uri is None else str(uri)), bool(racy)
+
+    def put(self, identity: Identity, parts: Sequence[str], hashing_began_ns: int) -> Cached:
+        """Remember what hashing found; return it with the URI, where one is known.
+
+        Nothing is stored for a file whose mtime or ctime was not over 2 s old when hashing began,
+        nor for one on a network or FUSE mount. A synced output's URI stays if the digest agrees.
+        """
+        known, racy = self._row(identity)
+        agrees = known is not None and known.parts == tuple(parts)
+        uri = known.uri if known and agrees else None
+        newest = max(identity.mtime_ns, identity.ctime_ns)
+        if hashing_began_ns - newest > SETTLED_NS and self._mounts.are_local(identity.dev):
+            self._store(identity, parts, uri, racy=False)
+        elif not (racy and agrees):
+            self.forget(identity)
+        return Cached(tuple(parts), uri)
+
+    def put_synced(self, identity: Identity, parts: Sequence[str], uri: str) -> None:
+        """Remember an output that has just been synced and the URI it came from.
+
+        It is too young to be believed, so it is hashed at its first use; `put` then keeps the URI.
+        """
+        if self._mounts.are_local(identity.dev):
+            self._store(identity, parts, uri, racy=True)
+
+    def forget(self, identity: Identity) -> None:
+        """Believe nothing of this file any more: its content was not what was remembered."""
+        self._query(
+            "delete from files where dev = ? and ino = ?", (identity.dev, _signed(identity.ino))
+        )
+
+    def get_pack(self, recipe: str) -> tuple[str, ...] | None:
+        """Return the parts of the pack made by `recipe`, a digest of its names and contents."""
+        row = self._query("select parts from packs where recipe = ?", (recipe,))
+        return None if row is None else tuple(str(row[0]).split())
+
+    def put_pack(self, recipe: str, parts: Sequence[str]) -> None:
+        """Remember the parts of a pack; true for ever, as they follow from the recipe."""
+        self._query("insert or replace into packs values (?, ?)", (recipe, " ".join(parts)))
+
+    def _store(
+        self, identity: Identity, parts: Sequence[str], uri: str | None, *, racy: bool
+    ) -> None:
+        self._query(
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?, ?)",
+            (*_key(identity), " ".join(parts), uri, int(racy)),
+        )
+
+
+def _key(identity: Identity) -> tuple[int, ...]:
+    return (
+        identity.dev,
+        _signed(identity.ino),
+        identity.size,
+        identity.mtime_ns,
+        identity.ctime_ns,
+    )
+
+
+def _signed(number: int) -> int:
+    """Return an unsigned 64-bit number as the signed one that SQLite holds."""
+    return number - 2**64 if number >= 2**63 else number
+
+
+class _Mounts:
+    """Which devices are local file systems, by the kernel's list of mounts."""
+
+    def __init__(self, mountinfo: Path) -> None:
+        self._mountinfo = mountinfo
+        self._kinds: dict[int, str] = {}
+
+    def are_local(self, dev: int) -> bool:
+        """Whether files on this device can be remembered.
+
+        A device that the list does not name is local: only btrfs subvolumes and overlays show
+        another number in `stat` than there.
+        """
+        if dev not in self._kinds:
+            self._kinds = {**self._read(), dev: self._read().get(dev, "overlay")}
+        return self._kinds[dev] in LOCAL_KINDS
+
+    def _read(self) -> dict[int, str]:
+        kinds: dict[int, str] = {}
+        try:
+            lines = self._mountinfo.read_text(errors="surrogateescape").splitlines()
+        except OSError:
+            return kinds
+        for line in lines:
+            left, _, right = line.partition(" - ")
+            fields = left.split()
+            with suppress(ValueError, IndexError):
+                major, minor = fields[2].split(":")
+                kinds[os.makedev(int(major), int(minor))] = right.split()[0]
+        return kinds

@@ -1,0 +1,314 @@
+"""Laying a manifest's tree out on this disk, every byte verified before it gets its name.
+
+It is fetch in the pod and sync on the head: the same code, another `place`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import threading
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+from s3runner.errors import (
+    IntegrityError,
+    NoSpaceError,
+    S3RunnerError,
+    SpecError,
+    StagingError,
+)
+from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoredAt
+from s3runner.staging.digest import (
+    PartHasher,
+    combine,
+    listed,
+    part_count,
+    part_range,
+    part_size,
+    parts_of,
+    sha256_hex,
+)
+from s3runner.staging.parallel import ByteBudget, run_all
+from s3runner.staging.placing import (
+    IncomingFile,
+    check_space,
+    finish_directory,
+    local_error,
+    make_directory,
+    make_link,
+    placed_mode,
+)
+from s3runner.store.meter import Meter
+from s3runner.store.protocol import Chunks, ObjectStore
+
+T = TypeVar("T")
+Place = Callable[[str], str]
+"""Where a path of the manifest lies on this machine (absolute)."""
+
+
+def materialise(
+    store: ObjectStore, manifest: Manifest, place: Place, *, meter: Meter, widen: bool = False
+) -> Manifest:
+    """Make the tree; return the manifest with the digests of foreign files filled in.
+
+    Files are verified, then renamed into place, replacing files and links that are there. Modes
+    are exact whatever the umask, but readable to the owner (see `placing.placed_mode`). Requests
+    are counted by the store, payload by us. Raises StagingError with every failure: ObjectNotFound,
+    ObjectChanged, Integrity, NoSpace, Unsupported, OutputConflict, LocalAccess and store errors.
+    """
+    meter.start()
+    entries = sorted(manifest.entries, key=lambda entry: os.fsencode(entry.path))
+    directories = [entry for entry in entries if entry.kind is Kind.DIR]
+    links = [entry for entry in entries if entry.kind is Kind.SYMLINK]
+    files = [entry for entry in entries if entry.kind is Kind.FILE]
+    known: set[str] = set()
+    _each(entries, place, partial(_make_directories, place=place, known=known))
+    _run_local(lambda: check_space((place(entry.path), entry.size) for entry in files))
+    incoming = {
+        entry.path: IncomingFile(place(entry.path), entry, placed_mode(entry, widen=widen))
+        for entry in files
+    }
+    arrivals = _Arrivals(store, incoming, meter)
+    try:
+        run_all("", arrivals.tasks(files, manifest.packs))
+    finally:
+        for file in incoming.values():
+            file.discard()
+    _each(links, place, lambda entry: make_link(place(entry.path), entry))
+    _each(
+        directories[::-1],
+        place,
+        lambda entry: finish_directory(place(entry.path), entry, placed_mode(entry, widen=widen)),
+    )
+    return replace(manifest, entries=tuple(map(arrivals.read, manifest.entries)))
+
+
+def _each(entries: Iterable[Entry], place: Place, act: Callable[[Entry], None]) -> None:
+    """Act on each entry. Raises StagingError with all that the disk refused."""
+    failures: list[S3RunnerError] = []
+    for entry in entries:
+        try:
+            act(entry)
+        except OSError as error:
+            failures.append(local_error(error, place(entry.path)))
+    if failures:
+        raise StagingError("", failures)
+
+
+def _run_local(check: Callable[[], None]) -> None:
+    try:
+        check()
+    except S3RunnerError as error:
+        raise StagingError("", [error]) from error
+
+
+def _make_directories(entry: Entry, *, place: Place, known: set[str]) -> None:
+    """Make what is above the entry, and the entry itself if it is a directory.
+
+    `known` holds the paths that are real directories by now. A relative path is led through no
+    link; what is above an absolute path is the machine's own and taken as it is.
+    """
+    above = entry.path.rpartition("/")[0]
+    if above not in known:
+        if entry.path.startswith("/") or not above:
+            os.makedirs(os.path.dirname(place(entry.path)), exist_ok=True)
+        else:
+            _make_directories(replace(entry, path=above, kind=Kind.FILE), place=place, known=known)
+            make_directory(place(above), 0o777)
+        known.add(above)
+    if entry.kind is Kind.DIR:
+        make_directory(place(entry.path))
+        known.add(entry.path)
+
+
+class _Arrivals:
+    """The requests that bring the files, as tasks for threads."""
+
+    def __init__(self, store: ObjectStore, incoming: dict[str, IncomingFile], meter: Meter) -> None:
+        self._own = store
+        self._others: dict[str, ObjectStore] = {}
+        self._incoming = incoming
+        self._meter = meter
+        self._budget = ByteBudget()
+        self._foreign: dict[str, _ArrivingFile] = {}
+
+    def tasks(self, files: Sequence[Entry], packs: Sequence[Pack]) -> list[Callable[[], None]]:
+        """Return one task for each part of each object, and one for each pack."""
+        packed: dict[str, list[_Member]] = defaultdict(list)
+        tasks: list[Callable[[], None]] = []
+        for entry in files:
+            if entry.at is None:
+                raise SpecError(f"the manifest does not say where {entry.path!r} lies")
+            incoming = self._incoming[entry.path]
+            if entry.at.offset is not None:
+                member = _Member(entry, entry.at.offset, incoming, self._meter)
+                packed[entry.at.key].append(member)
+                continue
+            file = _ArrivingFile(self._store(entry.at), entry, entry.at, incoming, self._meter)
+            if not entry.digest:
+                self._foreign[entry.path] = file
+            tasks += [partial(file.fetch, index) for index in range(part_count(entry.size))]
+        wanted = {pack.key: pack for pack in packs}
+        tasks += [partial(self._fetch_pack, wanted[key], packed[key]) for key in packed]
+        return tasks
+
+    def _store(self, at: StoredAt) -> ObjectStore:
+        if at.bucket is None:
+            return self._own
+        if at.bucket not in self._others:
+            self._others[at.bucket] = self._own.in_bucket(at.bucket)
+        return self._others[at.bucket]
+
+    def read(self, entry: Entry) -> Entry:
+        """Return the entry with the digest that its bytes turned out to have."""
+        file = self._foreign.get(entry.path)
+        if file is None:
+            return entry
+        return replace(entry, digest=combine(file.hashes), parts=listed(file.hashes))
+
+    def _fetch_pack(self, pack: Pack, members: Sequence[_Member]) -> None:
+        """Bring the parts of a pack that hold members we want, and spread them."""
+        hashes = parts_of(pack)
+        wanted: dict[int, list[_Member]] = defaultdict(list)
+        for member in members:
+            for index in member.parts_in(pack):
+                wanted[index].append(member)
+        failures: list[S3RunnerError] = []
+        for index in sorted(wanted):
+            start, length = part_range(pack.size, index)
+            with self._budget.holding(length):
+                consume = partial(_whole, length=length, expected=hashes[index])
+                data = _get(self._own, pack.key, consume, start, length, target="")
+                for member in wanted[index]:
+                    try:
+                        member.take(start, data)
+                    except NoSpaceError:
+                        raise
+                    except S3RunnerError as error:
+                        failures.append(error)
+        if failures:
+            raise StagingError("", failures)
+
+
+class _ArrivingFile:
+    """A file that is an object of its own: parts by range, in any order, each verified."""
+
+    def __init__(
+        self, store: ObjectStore, entry: Entry, at: StoredAt, incoming: IncomingFile, meter: Meter
+    ) -> None:
+        self._store = store
+        self._entry = entry
+        self._at = at
+        self._incoming = incoming
+        self._meter = meter
+        self._expected = parts_of(entry)
+        self.hashes = [""] * part_count(entry.size)
+        self._left = len(self.hashes)
+        self._failed = False
+        self._lock = threading.Lock()
+
+    def fetch(self, index: int) -> None:
+        """Bring one part; whoever brings the last one gives the file its name."""
+        if self._failed:
+            return
+        try:
+            self._fetch(index)
+        except BaseException:
+            self._failed = True
+            raise
+
+    def _fetch(self, index: int) -> None:
+        start, length = part_range(self._entry.size, index)
+        expected = self._expected[index] if self._expected else ""
+
+        def consume(chunks: Chunks) -> str:
+            hasher, position = hashlib.sha256(), start
+            for chunk in chunks:
+                hasher.update(chunk)
+                if position + len(chunk) > start + length:
+                    raise IntegrityError("more bytes came than were asked for")
+                self._incoming.write(position, chunk)
+                position += len(chunk)
+            return _verified(hasher.hexdigest(), expected, position - start == length)
+
+        self.hashes[index] = _get(
+            self._store, self._at.key, consume, start, length, self._incoming.local, self._at.etag
+        )
+        self._meter.add(size=length)
+        with self._lock:
+            self._left -= 1
+            complete = self._left == 0
+        if complete:
+            self._incoming.keep()
+            self._meter.add(files=1)
+
+
+class _Member:
+    """A file of a pack, taken from the pack's parts in their order."""
+
+    def __init__(self, entry: Entry, offset: int, incoming: IncomingFile, meter: Meter) -> None:
+        self._entry = entry
+        self._offset = offset
+        self._end = offset + entry.size
+        self._incoming = incoming
+        self._meter = meter
+        self._hasher = PartHasher(part_size(entry.size))
+
+    def parts_in(self, pack: Pack) -> range:
+        """Return the numbers of the pack's parts that hold its bytes."""
+        size, last = part_size(pack.size), part_count(pack.size) - 1
+        return range(
+            min(self._offset // size, last),
+            min(max(self._offset, self._end - 1) // size, last) + 1,
+        )
+
+    def take(self, start: int, part: bytearray) -> None:
+        """Take what is ours of the bytes from `start`. Raises IntegrityError at the end."""
+        first, last = max(start, self._offset), min(start + len(part), self._end)
+        piece = memoryview(part)[first - start : last - start]
+        self._hasher.update(piece)
+        self._incoming.write(first - self._offset, piece)
+        if last < self._end:
+            return
+        if combine(self._hasher.finish()) != self._entry.digest:
+            raise IntegrityError("the pack holds other bytes", target=self._incoming.local)
+        self._incoming.keep()
+        self._meter.add(size=self._entry.size, files=1)
+
+
+def _whole(chunks: Chunks, length: int, expected: str) -> bytearray:
+    """Gather one verified part in memory. Raises IntegrityError."""
+    part, position = bytearray(length), 0
+    for chunk in chunks:
+        part[position : position + len(chunk)] = chunk
+        position += len(chunk)
+    _verified(sha256_hex(part), expected, len(part) == position == length)
+    return part
+
+
+def _verified(found: str, expected: str, complete: bool) -> str:  # noqa: FBT001 # one more test
+    """Return the hash that was found if it is the right one. Raises IntegrityError."""
+    if not complete or (expected and found != expected):
+        raise IntegrityError("other bytes arrived than were sent")
+    return found
+
+
+def _get(  # noqa: PLR0913, PLR0917 # a ranged request has as many
+    store: ObjectStore,
+    key: str,
+    consume: Callable[[Chunks], T],
+    start: int,
+    length: int,
+    target: str,
+    etag: str | None = None,
+) -> T:
+    try:
+        return store.get(key, consume, start=start, length=length, if_match=etag)
+    except S3RunnerError as error:
+        error.source = str(S3Uri(store.bucket, key))
+        error.target = target or error.target
+        raise

@@ -1,0 +1,114 @@
+"""Doing many transfers at once, and telling all failures together.
+
+Apart from upload and download because both need the same three rules: every failure is collected,
+a failure that must hit every file stops the rest, and memory for parts in flight has one bound.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from typing import TypeVar
+
+from s3runner.errors import (
+    NoSpaceError,
+    S3RunnerError,
+    StagingError,
+    StoreAccessError,
+    StoreUnavailableError,
+)
+
+T = TypeVar("T")
+
+THREADS = 8
+"""Files (or parts) in flight; more gained nothing against a gateway on the same machine."""
+
+MEMORY = 64 * 1024**2
+"""Bytes of parts that one process holds in its own buffers."""
+
+_HOPELESS = (NoSpaceError, StoreAccessError, StoreUnavailableError)
+"""After one of these the next file would only fail the same way, after another retry budget."""
+
+
+def run_all(operation: str, tasks: Sequence[Callable[[], T]]) -> list[T]:
+    """Run the tasks in threads; return their results in order.
+
+    Raises StagingError with the failures of all that ran; any other exception as it is.
+    """
+    if len(tasks) == 1:
+        return [_run_one(operation, tasks[0])]
+    stop = threading.Event()
+    with ThreadPoolExecutor(THREADS) as pool:
+        futures = [pool.submit(_unless_stopped, stop, task) for task in tasks]
+        try:
+            return _results(operation, futures)
+        finally:
+            # also when the main thread is interrupted: what has not begun never begins
+            stop.set()
+
+
+def _run_one(operation: str, task: Callable[[], T]) -> T:
+    try:
+        return task()
+    except StagingError:
+        raise
+    except S3RunnerError as error:
+        raise StagingError(operation, [error]) from error
+
+
+def _unless_stopped(stop: threading.Event, task: Callable[[], T]) -> T:
+    if stop.is_set():
+        raise CancelledError
+    try:
+        return task()
+    except _HOPELESS:
+        stop.set()
+        raise
+    except S3RunnerError:
+        raise
+    except BaseException:
+        # a bug: the caller sees it, and the other tasks need not go on
+        stop.set()
+        raise
+
+
+def _results(operation: str, futures: Sequence[Future[T]]) -> list[T]:
+    results: list[T] = []
+    failures: list[S3RunnerError] = []
+    for future in futures:
+        try:
+            results.append(future.result())
+        except CancelledError:
+            continue
+        except StagingError as error:
+            failures += error.failures
+        except S3RunnerError as error:
+            failures.append(error)
+    if failures:
+        raise StagingError(operation, failures) from failures[0]
+    return results
+
+
+class ByteBudget:
+    """A bound on bytes held at once by all threads; who asks for more waits."""
+
+    def __init__(self, limit: int = MEMORY) -> None:
+        self._limit = limit
+        self._free = limit
+        self._changed = threading.Condition()
+
+    @contextmanager
+    def holding(self, size: int) -> Iterator[None]:
+        """Hold `size` bytes; more than the whole budget is the whole budget, for one at a time."""
+        size = min(size, self._limit)
+        with self._changed:
+            self._changed.wait_for(lambda: self._free >= size)
+            self._free -= size
+        try:
+            yield
+        finally:
+            with self._changed:
+                self._free += size
+                self._changed.notify_all()

@@ -1,0 +1,51 @@
+"""What a scan found: entries, and the local files behind them.
+
+Values only, so that planning can hold them without touching a disk.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from s3runner.model import Entry
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What must stay the same for a local file to count as unchanged."""
+
+    dev: int
+    ino: int
+    size: int
+    mtime_ns: int
+    ctime_ns: int
+
+    @classmethod
+    def of(cls, stat: os.stat_result) -> Identity:
+        """Return the identity that `stat` tells."""
+        return cls(stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A regular file here, by its absolute path, as the scan saw it."""
+
+    path: str
+    identity: Identity
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """One input or output: a file, a directory with all that is in it, or a glob's matches.
+
+    `path` is the declared path (or pattern) in the job and `source` where it lies here. Entries
+    have no digest and no place yet; `files` maps the path of each file's entry to the file.
+    """
+
+    path: str
+    source: str
+    entries: tuple[Entry, ...]
+    files: Mapping[str, LocalFile]
+    warnings: tuple[str, ...] = ()
