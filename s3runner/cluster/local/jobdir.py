@@ -1,0 +1,117 @@
+"""The directory that holds a local Job: what lies in it, and who may work on it.
+
+| name | written by | holds |
+|---|---|---|
+| `job.json`, `node.json` | submit | the Job object, and what its pods find on this machine |
+| `status.json` | supervisor | `{"job": …, "pods": […]}` as the cluster shows them |
+| `lock` | supervisor | its PID; locked while it lives |
+| `delete` | delete | nothing: the Job is to end and to vanish |
+| `secrets/` | submit | the worker's secret files, until the Job has ended |
+| `pods/<uid>/` | supervisor | a pod's volumes, until the pod has ended |
+| `logs/<uid>/` | supervisor | a pod's container logs |
+| `supervisor.log`, `starts` | observe | the supervisor's messages; one byte for each restart |
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from typing import Any
+
+
+class JobDir:
+    """The names in one Job's directory, and its lock."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.status = f"{path}/status.json"
+        self.secrets = f"{path}/secrets"
+        self.supervisor_log = f"{path}/supervisor.log"
+        self._deletion = f"{path}/delete"
+        self._lock = f"{path}/lock"
+
+    @property
+    def name(self) -> str:
+        """The Job's name."""
+        return os.path.basename(self.path)
+
+    def read(self, name: str) -> Any:
+        """Return a JSON document of the directory. Raises FileNotFoundError."""
+        with open(f"{self.path}/{name}.json", encoding="utf-8") as file:
+            return json.load(file)
+
+    def write(self, name: str, document: Any) -> None:
+        """Replace a JSON document in one step."""
+        path = f"{self.path}/{name}.json"
+        with open(f"{path}.new", "w", encoding="utf-8") as file:
+            json.dump(document, file)
+        os.replace(f"{path}.new", path)
+
+    def read_state(self) -> dict[str, Any]:
+        """Return `{"job": …, "pods": […]}`; before the first status, as submitted."""
+        try:
+            state: dict[str, Any] = self.read("status")
+        except FileNotFoundError:
+            state = {"job": self.read("job"), "pods": []}
+        return state
+
+    def ask_deletion(self) -> None:
+        """Leave word that the Job is to vanish."""
+        with open(self._deletion, "wb"):
+            pass
+
+    @property
+    def is_deletion_asked(self) -> bool:
+        """Whether somebody deleted the Job."""
+        return os.path.exists(self._deletion)
+
+    def count_start(self) -> int:
+        """Note one more restart of the supervisor and return how many there were."""
+        with open(f"{self.path}/starts", "ab") as file:
+            file.write(b".")
+            file.flush()
+            return file.tell()
+
+    def take_lock(self) -> int | None:
+        """Return a descriptor that holds the lock, None while another holds it.
+
+        It is 10 or above, so that it can be handed over as any of the lower ones.
+        Raises FileNotFoundError when the directory is gone.
+        """
+        first = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            descriptor = fcntl.fcntl(first, fcntl.F_DUPFD_CLOEXEC, 10)
+        finally:
+            os.close(first)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            os.close(descriptor)
+            return None
+        return descriptor
+
+    def is_supervised(self) -> bool:
+        """Tell whether a supervisor lives; False also when the directory is gone."""
+        with contextlib.suppress(FileNotFoundError), open(self._lock, "rb") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+            except BlockingIOError:
+                return True
+        return False
+
+    def supervisor_pid(self) -> int:
+        """Return the PID that the lock's holder wrote, 0 before it did."""
+        with open(self._lock, "rb") as file:
+            return int(file.read() or b"0")
+
+
+@contextlib.contextmanager
+def closing_fd(descriptor: int) -> Iterator[int]:
+    """Close a descriptor at the end, and with it release its lock unless another has it too."""
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)

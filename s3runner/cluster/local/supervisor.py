@@ -1,0 +1,156 @@
+"""The process that keeps one local Job: the Job controller of a cluster with one Job.
+
+It is started detached, with its Job's lock as standard input, and imports little: its start is part
+of every job's time. When it is killed its pods die with it, and the next one goes on.
+
+| event | what it does |
+|---|---|
+| TERM, and the Job is deleted | ends the pod, removes the Job's directory |
+| TERM, and it is not | the machine goes down: ends the pod as disrupted, another goes on later |
+| a Job that has ended | removes the secrets and exits |
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import sys
+import threading
+import time
+import uuid
+from queue import Empty, SimpleQueue
+from typing import Any
+
+from s3runner.cluster import job_rules
+from s3runner.cluster.local.jobdir import JobDir
+from s3runner.cluster.local.node import Node
+from s3runner.cluster.local.pod import PodRun, mark_node_lost, remove_tree
+
+_SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+
+
+class Supervisor:
+    """Keeps one Job, from whatever state its directory is in."""
+
+    def __init__(self, directory: JobDir, first_backoff_s: float) -> None:
+        state = directory.read_state()
+        self._directory = directory
+        self._first_backoff_s = first_backoff_s
+        self._node = Node.from_json(directory.read("node"))
+        self._job: dict[str, Any] = state["job"]
+        self._pods: list[dict[str, Any]] = state["pods"]
+        self._current: PodRun | None = None
+        self._wake: SimpleQueue[None] = SimpleQueue()
+        self._told_to_end = False
+
+    def tell_to_end(self) -> None:
+        """End the pod and return from `run`; safe in a signal handler."""
+        self._told_to_end = True
+        self._wake.put(None)
+        if self._current is not None:
+            self._end_pod(self._current)
+
+    def run(self) -> None:
+        """Work until the Job has ended, was deleted, or this process is told to end."""
+        remove_tree(f"{self._directory.path}/pods")
+        for pod in self._pods:
+            if not job_rules.is_terminal(pod):
+                mark_node_lost(pod, time.time())
+        while True:
+            self._note_deletion()
+            step = self._update()
+            if self._told_to_end or self._is_deleted or self._is_finished:
+                return
+            if step.action == job_rules.CREATE_POD:
+                self._run_pod(step.again_at_s)
+            else:
+                self._sleep_until(step.again_at_s)
+
+    def clear(self) -> None:
+        """Leave what the Job's state asks for: nothing of a deleted one, no secrets of an ended."""
+        self._note_deletion()
+        if self._is_deleted:
+            remove_job(self._directory)
+        elif self._is_finished:
+            remove_tree(self._directory.secrets)
+
+    @property
+    def _is_finished(self) -> bool:
+        return job_rules.finished_condition(self._job) is not None
+
+    @property
+    def _is_deleted(self) -> bool:
+        return "deletionTimestamp" in self._job["metadata"]
+
+    def _note_deletion(self) -> None:
+        if self._directory.is_deletion_asked and not self._is_deleted:
+            self._job["metadata"]["deletionTimestamp"] = job_rules.timestamp(time.time())
+
+    def _update(self) -> job_rules.Step:
+        """Apply the rules to what is known and show it."""
+        step = job_rules.next_step(self._job, self._pods, time.time(), self._first_backoff_s)
+        self._job["status"] = step.status
+        self._directory.write("status", {"job": self._job, "pods": self._pods})
+        return step
+
+    def _run_pod(self, deadline_s: float | None) -> None:
+        suffix = "".join(random.choices(_SUFFIX_LETTERS, k=5))  # noqa: S311  # a name, no secret
+        pod = job_rules.pod_of(self._job, str(uuid.uuid4()), suffix, time.time())
+        self._pods.append(pod)
+        uid = pod["metadata"]["uid"]
+        path = self._directory.path
+        run = PodRun(pod, self._node, f"{path}/pods/{uid}", f"{path}/logs/{uid}", self._show)
+        timer = None
+        if deadline_s is not None:
+            timer = threading.Timer(max(0.0, deadline_s - time.time()), run.stop)
+            timer.daemon = True
+            timer.start()
+        self._current = run
+        if self._told_to_end:  # between the last look and here
+            self._end_pod(run)
+        run.run()
+        self._current = None
+        if timer is not None:
+            timer.cancel()
+
+    def _show(self, _pod: dict[str, Any]) -> None:
+        self._note_deletion()
+        self._update()
+
+    def _end_pod(self, run: PodRun) -> None:
+        deleted = self._directory.is_deletion_asked
+        run.stop(disruption="" if deleted else "TerminationByKubelet")
+
+    def _sleep_until(self, moment_s: float | None) -> None:
+        try:
+            self._wake.get(timeout=None if moment_s is None else max(0.0, moment_s - time.time()))
+        except Empty:
+            return
+
+
+def remove_job(directory: JobDir) -> None:
+    """Make a Job vanish in one step, then remove what it left; the caller holds its lock."""
+    state_dir = os.path.dirname(os.path.dirname(directory.path))
+    grave = f"{state_dir}/removed-{uuid.uuid4()}"
+    os.rename(directory.path, grave)
+    remove_tree(grave)
+
+
+def main(path: str, first_backoff_s: str) -> None:
+    """Keep the Job of a directory. Standard input is its lock."""
+    os.chdir("/")
+    os.umask(0o077)
+    directory = JobDir(path)
+    supervisor = Supervisor(directory, float(first_backoff_s))
+    signal.signal(signal.SIGTERM, lambda *_: supervisor.tell_to_end())
+    # The PID comes after the handler, and deletion is looked for after the PID: whoever asks for it
+    # is either seen, or sees whom to tell.
+    os.ftruncate(0, 0)
+    os.pwrite(0, str(os.getpid()).encode(), 0)
+    supervisor.run()
+    supervisor.clear()
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
