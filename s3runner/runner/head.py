@@ -1,0 +1,61 @@
+"""What the head works with: its store, its cluster, its place to run. Built by `wiring`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from s3runner.cluster.protocol import Cluster
+from s3runner.errors import ObjectNotFoundError
+from s3runner.model import Destination, StoreConfig
+from s3runner.staging.digest_cache import DigestCache
+from s3runner.staging.layout import StoreLayout
+from s3runner.staging.manifest import document_digest
+from s3runner.staging.records import Commit, Result, Spec, check_digest
+from s3runner.store.retrying import RetryingStore, read
+
+
+@dataclass(frozen=True)
+class Head:
+    """One head, for as long as it lives; what it knows of a job it reads from the store.
+
+    `config` is the store as seen from here, `pod_config` the same one as the pods see it.
+    `qualify` checks (or remembers) that the store keeps conditional writes, and raises if not.
+    """
+
+    store: RetryingStore
+    config: StoreConfig
+    pod_config: StoreConfig
+    cluster: Cluster
+    destination: Destination
+    cache: DigestCache
+    qualify: Callable[[], None]
+
+    @property
+    def layout(self) -> StoreLayout:
+        """The store's keys."""
+        return StoreLayout(self.config.prefix)
+
+    def read_spec(self, job_id: str) -> tuple[Spec, str]:
+        """Return a job's spec and the digest of its document. Raises ObjectNotFoundError."""
+        key = self.layout.job(job_id).spec
+        body = read(self.store, key)
+        return Spec.load(body, self.config.uri(key)), document_digest(body)
+
+    def read_commit(self, job_id: str) -> Commit | None:
+        """Return a job's commit, None while there is none."""
+        key = self.layout.job(job_id).commit
+        try:
+            return Commit.load(read(self.store, key), self.config.uri(key))
+        except ObjectNotFoundError:
+            return None
+
+    def read_committed_result(self, job_id: str, commit: Commit) -> Result | None:
+        """Return the result that the commit names, checked; None if it names none."""
+        if commit.attempt is None or commit.result_digest is None:
+            return None
+        key = self.layout.job(job_id).attempt(commit.attempt).result
+        origin = self.config.uri(key)
+        return Result.load(
+            check_digest(read(self.store, key), commit.result_digest, origin), origin
+        )

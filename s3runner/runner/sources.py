@@ -1,0 +1,138 @@
+"""Inputs that are in S3 already: turning a URI into manifest entries, without moving a byte.
+
+An output of another job is found through that attempt's manifest, so its digests are known; any
+other object is named by size and ETag, and the pod hashes what it reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
+
+from s3runner.errors import InputError, ObjectNotFoundError, SettingsError
+from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoreConfig, StoredAt
+from s3runner.staging.layout import AttemptLayout, StoreLayout
+from s3runner.staging.manifest import load_manifest, parse_document
+from s3runner.store.protocol import ObjectStore, StoredObject
+from s3runner.store.retrying import read
+
+_FOREIGN_MODE = 0o644
+_DIR_MODE = 0o755
+
+
+@dataclass(frozen=True)
+class RemoteSources:
+    """Resolves `s3://` URIs against one store: its own jobs' outputs, and any other object."""
+
+    store: ObjectStore
+    config: StoreConfig
+
+    def resolve(self, path: str, uri: str) -> Manifest:
+        """Return the tree that `uri` names, placed at `path`. Raises InputError (21)."""
+        scheme = uri.partition("://")[0]
+        if scheme != "s3":
+            raise SettingsError(
+                f"{scheme}:// inputs are not supported by this version", source=uri, target=path
+            )
+        name, _, member = uri.partition("#")
+        parsed = S3Uri.parse(name)
+        attempt = self._attempt_of(parsed)
+        if attempt is not None:
+            return self._from_attempt(path, uri, attempt, parsed.key.rstrip("/"), member)
+        return Manifest(tuple(self._foreign(path, S3Uri.parse(uri))))
+
+    def _attempt_of(self, uri: S3Uri) -> AttemptLayout | None:
+        """Return the attempt that a URI of our own store lies below."""
+        jobs = StoreLayout(self.config.prefix).jobs_prefix
+        if uri.bucket != self.config.bucket or not uri.key.startswith(jobs):
+            return None
+        job_id, attempts, uid, *rest = (*uri.key[len(jobs) :].split("/"), "", "", "")
+        if attempts != "attempts" or not uid or not rest[0]:
+            return None
+        return StoreLayout(self.config.prefix).job(job_id).attempt(uid)
+
+    def _from_attempt(
+        self, path: str, uri: str, attempt: AttemptLayout, key: str, member: str
+    ) -> Manifest:
+        origin = self.config.uri(attempt.manifest)
+        try:
+            manifest = load_manifest(
+                parse_document(read(self.store, attempt.manifest), origin), origin
+            )
+        except ObjectNotFoundError as error:
+            raise InputError("there is no such output", source=uri, target=path) from error
+        names = {entry.path for entry in manifest.entries if _is_named(entry, attempt, key, member)}
+        entries = tuple(_moved(manifest.entries, names, path))
+        if not entries:
+            raise InputError("that attempt has no such output", source=uri, target=path)
+        used = {entry.at.key for entry in entries if entry.at and entry.at.offset is not None}
+        packs: Iterable[Pack] = (pack for pack in manifest.packs if pack.key in used)
+        return Manifest(entries, tuple(packs))
+
+    def _foreign(self, path: str, uri: S3Uri) -> Iterator[Entry]:
+        store = self.store if uri.bucket == self.store.bucket else self.store.in_bucket(uri.bucket)
+        if uri.key and not uri.key.endswith("/"):
+            try:
+                yield _foreign_file(path, store.head(uri.key), uri)
+            except ObjectNotFoundError:
+                pass
+            else:
+                return
+        prefix = f"{uri.key.rstrip('/')}/" if uri.key else ""
+        objects = [found for found in store.list(prefix) if not _is_folder_marker(store, found)]
+        if not objects:
+            raise InputError("no such object, and none below it", source=str(uri), target=path)
+        yield from _foreign_tree(path, objects, uri, prefix)
+
+
+def _is_named(entry: Entry, attempt: AttemptLayout, key: str, member: str) -> bool:
+    if member:
+        return entry.path == member and entry.at is not None and entry.at.key == key
+    return attempt.out(entry.path) == key
+
+
+def _moved(entries: Iterable[Entry], names: set[str], path: str) -> Iterator[Entry]:
+    """Yield the named entries and all below them, with `path` in the name's place."""
+    for entry in entries:
+        for name in names:
+            if entry.path == name or entry.path.startswith(f"{name}/"):
+                yield replace(entry, path=path + entry.path[len(name) :])
+
+
+def _is_folder_marker(store: ObjectStore, found: StoredObject) -> bool:
+    """Tell a console's "folder" (an empty object `x/`, listed as `x`) from an empty file."""
+    if found.size > 0:
+        return False
+    try:
+        store.head(found.key)
+    except ObjectNotFoundError:
+        return True
+    return False
+
+
+def _foreign_file(path: str, found: StoredObject, uri: S3Uri) -> Entry:
+    return Entry(
+        path=path,
+        kind=Kind.FILE,
+        mode=_FOREIGN_MODE,
+        mtime_ns=int(found.modified.timestamp()) * 10**9,
+        size=found.size,
+        at=StoredAt(found.key, bucket=uri.bucket, etag=found.etag),
+    )
+
+
+def _foreign_tree(
+    path: str, objects: Iterable[StoredObject], uri: S3Uri, prefix: str
+) -> Iterator[Entry]:
+    """Yield the objects below a prefix as a directory: S3 has none, so we name each."""
+    made: set[str] = set()
+    for found in objects:
+        name = f"{path}/{found.key[len(prefix) :]}"
+        mtime_ns = int(found.modified.timestamp()) * 10**9
+        steps = name[len(path) :].split("/")[:-1]
+        for depth in range(1, len(steps) + 1):
+            directory = path + "/".join(steps[:depth])
+            if directory not in made:
+                made.add(directory)
+                yield Entry(path=directory, kind=Kind.DIR, mode=_DIR_MODE, mtime_ns=mtime_ns)
+        yield _foreign_file(name, found, uri)

@@ -1,0 +1,215 @@
+"""Stage-in and submission: from a job to its spec, its generation record and its Job object.
+
+What can be refused is refused before the first byte goes up; once the spec is stored, any head can
+finish what this one began.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import datetime, timezone
+
+from s3runner import __version__
+from s3runner.cluster.job_object import REFERENCES, WORK, declared_roots, job_object
+from s3runner.errors import SettingsError, SpecError
+from s3runner.model import Job, Manifest
+from s3runner.runner.head import Head
+from s3runner.runner.report import STAGE_IN, Listener, PlannedObject, PlanReport
+from s3runner.runner.sources import RemoteSources
+from s3runner.staging.digest import part_size
+from s3runner.staging.manifest import (
+    document_digest,
+    dump_document,
+    dump_manifest,
+    load_manifest,
+    parse_document,
+)
+from s3runner.staging.parallel import run_all
+from s3runner.staging.plan import Upload
+from s3runner.staging.records import INLINE_LIMIT, ExternalManifest, Generation, Spec
+from s3runner.staging.scan import scan
+from s3runner.staging.tree import LocalFile, Tree
+from s3runner.staging.upload import stage_in, survey
+from s3runner.store.meter import Meter
+from s3runner.store.retrying import RetryingStore, put_requests, read
+
+
+@dataclass(frozen=True)
+class _Sources:
+    """A job's inputs as found: local trees to stage, and what is in S3 already."""
+
+    trees: tuple[Tree, ...]
+    remote: Manifest
+
+
+def submit(head: Head, job: Job, listener: Listener) -> str:
+    """Stage a job in, store its spec and create its Job; return the job id.
+
+    Raises SettingsError for what the destination cannot run, StagingError with every input that
+    failed, and the store's and the cluster's errors.
+    """
+    job_id = new_job_id()
+    draft = _draft(head, job, job_id)
+    # renders the Job object once, to refuse what it cannot express before anything is uploaded
+    job_object(draft, 1, "", head.pod_config)
+    meter = Meter(lambda phase: listener.phase(STAGE_IN, phase, None, None))
+    store = head.store.with_meter(meter)
+    sources = _find_sources(store, head, job)
+    for warning in (text for tree in sources.trees for text in tree.warnings):
+        listener.warning(warning)
+    head.qualify()
+    staged = stage_in(store, head.layout, sources.trees, head.cache, meter=meter)
+    listener.state("staged")
+    manifest = joined((staged, sources.remote))
+    spec = _with_inputs(head, store, draft, manifest)
+    return _create(head, spec, meter, listener)
+
+
+def plan(head: Head, job: Job) -> PlanReport:
+    """Tell what `submit` would do. Reads the store and the inputs, and writes nothing."""
+    draft = _draft(head, job, new_job_id())
+    sources = _find_sources(head.store, head, job)
+    found = survey(head.store, head.layout, sources.trees, head.cache)
+    staged = sum(entry.size for tree in sources.trees for entry in tree.entries)
+    return PlanReport(
+        uploads=tuple(_planned(head, *item) for item in found if not item[1]),
+        present=tuple(_planned(head, *item) for item in found if item[1]),
+        requests=sum(_requests(upload, present=present) for upload, present, _ in found),
+        disk_bytes=staged + sum(entry.size for entry in sources.remote.entries),
+        job_object=job_object(draft, 1, "sha256:known-when-submitted", head.pod_config),
+        warnings=tuple(text for tree in sources.trees for text in tree.warnings),
+    )
+
+
+def _requests(upload: Upload, *, present: bool) -> int:
+    """Return how many requests an object costs: a HEAD, and its PUT or its parts."""
+    return 1 if present else 1 + put_requests(upload.size, part_size(upload.size))
+
+
+def _planned(head: Head, upload: Upload, _present: bool, reason: str) -> PlannedObject:  # noqa: FBT001  # a row of the survey
+    source = upload.source
+    name = source.path if isinstance(source, LocalFile) else f"{len(source.files)} small files"
+    return PlannedObject(head.config.uri(upload.key), upload.size, name, reason)
+
+
+def new_job_id(clock_ms: int | None = None) -> str:
+    """Return a UUIDv7 (RFC 9562): unique without asking anybody, and sorted by time."""
+    clock_ms = time.time_ns() // 10**6 if clock_ms is None else clock_ms
+    value = clock_ms << 80 | int.from_bytes(os.urandom(10), "big")
+    value = value & ~(0xF << 76) | 0x7 << 76
+    return str(uuid.UUID(int=value & ~(0x3 << 62) | 0x2 << 62))
+
+
+def joined(manifests: Iterable[Manifest]) -> Manifest:
+    """Return one manifest of several, checked as a reader will check it.
+
+    Raises UnsupportedError (25) for a name that no file system could hold.
+    """
+    parts = tuple(manifests)
+    packs = {pack.key: pack for part in parts for pack in part.packs}
+    whole = Manifest(
+        tuple(entry for part in parts for entry in part.entries), tuple(packs.values())
+    )
+    try:
+        return load_manifest(
+            parse_document(dump_document(dump_manifest(whole)), "the inputs"), "the inputs"
+        )
+    except SpecError as error:
+        raise SettingsError(error.reason, operation="stage-in", source="inputs") from error
+
+
+def _draft(head: Head, job: Job, job_id: str) -> Spec:
+    where = head.destination
+    spec = Spec(
+        job_id=job_id,
+        name=job.name,
+        command=job.command,
+        image=job.image,
+        env=job.env,
+        inputs=Manifest(),
+        outputs=job.outputs,
+        references={item.name: _reference_place(item.name, item.path) for item in job.references},
+        roots=(),
+        resources=job.resources,
+        walltime_s=job.walltime_s or where.default_walltime_s,
+        destination=where,
+        cluster=head.cluster.identity,
+        created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        version=__version__,
+    )
+    return replace(spec, roots=declared_roots(spec, (item.path for item in job.inputs)))
+
+
+def _reference_place(name: str, path: str | None) -> str:
+    if path is None:
+        return f"{REFERENCES}/{name}"
+    return path if path.startswith("/") else f"{WORK}/{path}"
+
+
+def _find_sources(store: RetryingStore, head: Head, job: Job) -> _Sources:
+    """Look at every input, here and in S3; raise StagingError with all that cannot be had."""
+    remote = RemoteSources(store, head.config)
+    wanted = [(item.path, item.source) for item in job.inputs]
+    references = ((item.path or f"{REFERENCES}/{item.name}", item.url) for item in job.references)
+    looks = [_Look(remote, path, source) for path, source in (*wanted, *references)]
+    found = run_all("stage-in", looks)
+    return _Sources(
+        tuple(item for item in found if isinstance(item, Tree)),
+        joined(item for item in found if isinstance(item, Manifest)),
+    )
+
+
+@dataclass(frozen=True)
+class _Look:
+    """A look at one source, here or in S3."""
+
+    remote: RemoteSources
+    path: str
+    source: str
+
+    def __call__(self) -> Tree | Manifest:
+        if "://" in self.source:
+            return self.remote.resolve(self.path, self.source)
+        return scan(self.path, self.source)
+
+
+def _with_inputs(head: Head, store: RetryingStore, draft: Spec, manifest: Manifest) -> Spec:
+    """Put the input manifest into the spec, or beside it when it is large."""
+    body = dump_document(dump_manifest(manifest))
+    if len(body) < INLINE_LIMIT:
+        return replace(draft, inputs=manifest)
+    key = head.layout.job(draft.job_id).inputs
+    store.put_if_absent(key, body)
+    return replace(draft, inputs=ExternalManifest(key, document_digest(body)))
+
+
+def _create(head: Head, spec: Spec, meter: Meter, listener: Listener) -> str:
+    keys = head.layout.job(spec.job_id)
+    body = spec.dump()
+    digest = document_digest(body)
+    _put_once(head, keys.spec, body)
+    listener.job_id(spec.job_id)
+    generation = Generation(
+        number=1,
+        job_name=keys.job_name(1),
+        spec_digest=digest,
+        stage_in=meter.phase,
+    )
+    _put_once(head, keys.generation(1), generation.dump())
+    uid = head.cluster.submit(job_object(spec, 1, digest, head.pod_config))
+    created = dump_document({"generation": 1, "job_uid": uid})
+    head.store.put_if_absent(keys.generation_created(1), created)
+    if head.read_commit(spec.job_id) is not None:
+        # somebody ended the job while its Job was being made
+        head.cluster.delete(keys.job_name(1))
+    return spec.job_id
+
+
+def _put_once(head: Head, key: str, body: bytes) -> None:
+    """Put a document that nobody else can have written; a lost answer reads back as ours."""
+    if not head.store.put_if_absent(key, body) and read(head.store, key) != body:
+        raise SpecError("another document is there already", target=head.config.uri(key))

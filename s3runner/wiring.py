@@ -1,0 +1,114 @@
+"""Building the real thing from settings: store, cluster, runner.
+
+The only module that knows every adapter. Slow imports (boto3: most of a second) happen only on the
+path that needs them.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+import uuid
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import platformdirs
+
+from s3runner.cluster.local.adapter import LocalCluster
+from s3runner.model import Credentials, Destination, StoreConfig
+from s3runner.runner.runner import Runner
+from s3runner.runner.head import Head
+from s3runner.settings import Settings
+from s3runner.staging.digest_cache import DigestCache
+from s3runner.staging.layout import StoreLayout
+from s3runner.store.credentials import credentials_from_environment
+from s3runner.store.obstore_store import ObstoreStore
+from s3runner.store.probe import ProbeMemory, check_conditional_writes
+from s3runner.store.retrying import Retry, RetryingStore
+
+_APP = "s3runner"
+
+
+def build(settings: Settings, destination_name: str | None, environ: Mapping[str, str]) -> Runner:
+    """Return a runner for one destination. Raises SettingsError; asks nothing of the store yet."""
+    return build_runner(
+        settings.store_config(),
+        settings.destination(destination_name),
+        pod_config=settings.pod_store_config(),
+        credentials=find_credentials(settings.profile, environ),
+    )
+
+
+def build_runner(
+    config: StoreConfig,
+    destination: Destination,
+    *,
+    pod_config: StoreConfig,
+    credentials: Callable[[], Credentials],
+) -> Runner:
+    """Return a runner from plain values, as tests and other programs have them."""
+    raw = ObstoreStore(config, credentials)
+    retry = Retry(budget_s=config.retry_budget_s)
+    layout = StoreLayout(config.prefix)
+    memory = ProbeMemory(Path(platformdirs.user_cache_dir(_APP)) / "probes.json")
+
+    def qualify() -> None:
+        if not memory.remembers(config):
+            check_conditional_writes(
+                raw,
+                new_key=lambda: layout.probe(str(uuid.uuid4())),
+                retry=retry,
+            )
+            memory.remember(config)
+
+    return Runner(
+        Head(
+            store=RetryingStore(raw, retry),
+            config=config,
+            pod_config=pod_config,
+            cluster=_local_cluster(destination, credentials),
+            destination=destination,
+            cache=DigestCache(
+                Path(platformdirs.user_cache_dir(_APP)) / "digests.sqlite", time.time_ns
+            ),
+            qualify=qualify,
+        )
+    )
+
+
+def find_credentials(profile: str | None, environ: Mapping[str, str]) -> Callable[[], Credentials]:
+    """Return a source of S3 keys: the environment or the shared file, else boto3's whole chain.
+
+    Raises SettingsError if there are none at all.
+    """
+    found = credentials_from_environment(environ, profile=profile)
+    if found is not None:
+        return lambda: found
+    from s3runner.store.control import resolve_credentials  # noqa: PLC0415  # boto3 loads slowly
+
+    return resolve_credentials(profile)
+
+
+def _local_cluster(
+    destination: Destination, credentials: Callable[[], Credentials]
+) -> LocalCluster:
+    state = Path(os.environ.get("S3RUNNER_STATE_DIR") or platformdirs.user_state_dir(_APP))
+    return LocalCluster(
+        state / "local",
+        worker_image=destination.worker_image,
+        worker_secret_files={"credentials": _shared_credentials_file(credentials())},
+        worker_env={"AWS_SHARED_CREDENTIALS_FILE": "/s3runner/secrets/credentials"},
+        read_only=destination.read_only,
+    )
+
+
+def _shared_credentials_file(credentials: Credentials) -> str:
+    """Return the keys in the form of the AWS tools' shared file, which the worker reads."""
+    lines = [
+        "[default]",
+        f"aws_access_key_id = {credentials.access_key}",
+        f"aws_secret_access_key = {credentials.secret_key}",
+    ]
+    if credentials.session_token is not None:
+        lines.append(f"aws_session_token = {credentials.session_token}")
+    return "\n".join((*lines, ""))

@@ -1,0 +1,61 @@
+"""The init container: bring the inputs in, and lay out what shim and stager need.
+
+It runs before the user's image, so whatever fails here fails before the tool has run.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shlex
+import shutil
+from pathlib import Path
+
+from s3runner.errors import S3RunnerError
+from s3runner.installed import job_scripts_dir
+from s3runner.model import outcome_of
+from s3runner.staging.download import materialise
+from s3runner.store.meter import Meter
+from s3runner.worker.attempt import Attempt
+from s3runner.worker.commit import failed, publish, read_commit
+
+
+def fetch(attempt: Attempt) -> int:
+    """Run the fetch hop; return the container's exit code.
+
+    A failure is written as this attempt's result (and committed where the generation lets a pod
+    decide it). If even that cannot be written, the code alone speaks and the head commits.
+    """
+    try:
+        if read_commit(attempt) is not None:
+            Path(attempt.control_file("superseded")).touch()
+            return 0
+        _fetch_inputs(attempt)
+    except S3RunnerError as error:
+        error.during("fetch")
+        print(f"s3runner: {error} [E{error.code}]", flush=True)
+        return publish(attempt, failed(attempt, outcome_of(error.code), error.to_json()))
+    return 0
+
+
+def _fetch_inputs(attempt: Attempt) -> None:
+    spec, manifest = attempt.spec, attempt.inputs
+    meter = Meter()
+    Path(attempt.work).mkdir(exist_ok=True)
+    widen = False
+    materialise(attempt.store.with_meter(meter), manifest, attempt.place, meter=meter, widen=widen)
+    phase = meter.phase
+    print(f"s3runner: fetched {phase.files} files, {phase.bytes} bytes", flush=True)
+    shutil.copy(job_scripts_dir() / "tool_shim.sh", attempt.control_file("tool_shim.sh"))
+    Path(attempt.control_file("command")).write_bytes(command_script(spec.command))
+    Path(attempt.control_file("fetched.json")).write_text(json.dumps(phase.to_json()))
+    for name in ("up", "down"):
+        os.mkfifo(attempt.control_file(name))
+        # mkfifo's mode is cut by the umask, and the tool may run as another user
+        Path(attempt.control_file(name)).chmod(0o666)
+
+
+def command_script(command: str | tuple[str, ...]) -> bytes:
+    """Return the shell script that runs the command: a string as it is, a list quoted."""
+    text = command if isinstance(command, str) else f"exec {shlex.join(command)}"
+    return os.fsencode(text.rstrip("\n") + "\n")
