@@ -1,0 +1,100 @@
+"""A job from its submission to its results, as `run` shows it.
+
+It stands apart from the verb because the verbs that take up a job later do the same from the
+middle on, and because it knows the runner by its methods only.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from s3runner.cli.rendering import PlainLines, end_lines
+from s3runner.cli.report import InterruptedByUserError, Invocation
+from s3runner.errors import S3RunnerError
+from s3runner.model import Job, Outcome
+from s3runner.runner.report import STAGE_IN, JobEnd, Listener, SyncResult
+
+
+class JobRunner(Protocol):
+    """What the command line needs of a runner."""
+
+    def submit(self, job: Job, listener: Listener) -> str:
+        """Stage a job in and start it; return its id."""
+
+    def wait(self, job_id: str, listener: Listener) -> JobEnd:
+        """Return when the job has an outcome."""
+
+    def sync(
+        self, job_id: str, into: Path | None, listener: Listener, *, overwrite: bool
+    ) -> SyncResult:
+        """Bring an ended job's outputs here."""
+
+    def check_places(self, job: Job, into: Path | None) -> None:
+        """Refuse what sync could not put in its place."""
+
+
+@dataclass(frozen=True)
+class Landing:
+    """Where the results go (None: a directory named like the job), and what they may replace."""
+
+    into: Path | None = None
+    overwrite: bool = False
+
+
+def run_to_end(
+    runner: JobRunner,
+    job: Job,
+    invocation: Invocation,
+    listener: PlainLines,
+    landing: Landing,
+) -> int:
+    """Submit, wait, sync; return the exit code of the job's outcome (0 or 1).
+
+    What is learned on the way goes into the invocation's report, so that a failure half-way can
+    still say which job it was. Ctrl-C raises InterruptedByUserError and leaves the job alone.
+    """
+    try:
+        if not landing.overwrite:
+            runner.check_places(job, landing.into)
+        job_id = runner.submit(job, listener)
+        end = runner.wait(job_id, listener)
+        invocation.learn(job_id=job_id, end=end)
+        synced = runner.sync(job_id, landing.into, listener, overwrite=landing.overwrite)
+        invocation.learn(sync=synced)
+    except KeyboardInterrupt as error:
+        raise _detached(invocation, listener) from error
+    except S3RunnerError:
+        _tell_how_to_go_on(invocation, listener)
+        raise
+    finally:
+        listener.close()
+        invocation.learn(job_id=listener.current_job, stage_in=listener.phases.get(STAGE_IN))
+    for line in end_lines(invocation.report):
+        listener.say(line)
+    return 0 if end.outcome is Outcome.SUCCEEDED else 1
+
+
+def _detached(invocation: Invocation, listener: PlainLines) -> InterruptedByUserError:
+    job_id = listener.current_job
+    if job_id is None:
+        return InterruptedByUserError("interrupted before the job was stored: nothing was started")
+    wait, cancel = (invocation.command_for(verb, job_id) for verb in ("wait", "cancel"))
+    return InterruptedByUserError(
+        f"interrupted; job {job_id} goes on",
+        hint=f"to wait for it: {wait}\n      to stop it:     {cancel}",
+    )
+
+
+def _tell_how_to_go_on(invocation: Invocation, listener: PlainLines) -> None:
+    job_id = listener.current_job
+    end = invocation.report.end
+    if job_id is None:
+        return
+    if end is None:
+        again = invocation.command_for("wait", job_id)
+        listener.say(f"s3runner: the job is stored; to go on with it: {again}")
+    else:
+        again = invocation.command_for("sync", job_id)
+        listener.say(f"s3runner: the job has ended ({end.outcome.value}); to sync again: {again}")

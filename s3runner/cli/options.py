@@ -1,0 +1,29 @@
+"""The options that several verbs take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+settings_option = click.option(
+    "--settings",
+    "settings_path",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="The settings file; otherwise $S3RUNNER_SETTINGS, ./s3runner.yml, or the user's own.",
+)
+
+destination_option = click.option(
+    "--destination", metavar="NAME", help="Where to run, by its name in the settings."
+)
+
+# Its value is read from the raw command line: even one that cannot be parsed gets its object.
+json_option = click.option(
+    "--json",
+    is_flag=True,
+    expose_value=False,
+    help="Print one JSON object on stdout, on failure too.",
+)
+
+job_file_argument = click.argument("job_file", type=click.Path(path_type=Path), metavar="JOB.YML")

@@ -1,0 +1,60 @@
+"""`s3runner run`: submit, wait, sync."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.follow import Landing, run_to_end
+from s3runner.cli.options import (
+    destination_option,
+    job_file_argument,
+    json_option,
+    settings_option,
+)
+from s3runner.cli.rendering import listener_for
+from s3runner.cli.report import Invocation
+from s3runner.errors import SettingsError
+from s3runner.jobfile import load_job
+from s3runner.settings import load_settings
+
+
+@click.command("run")
+@job_file_argument
+@settings_option
+@destination_option
+@click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the results land; otherwise ./<job name>/, absolute outputs at their own place.",
+)
+@click.option("--overwrite", is_flag=True, help="Replace existing directories that differ.")
+@json_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    *,
+    job_file: Path,
+    settings_path: Path | None,
+    destination: str | None,
+    into: Path | None,
+    overwrite: bool,
+) -> int:
+    """Run a job: submit it, wait for it, and bring its outputs back.
+
+    Exits 0 when the job succeeded, 1 when it ended otherwise. Ctrl-C leaves the job running and
+    says how to take it up again.
+    """
+    invocation.settings = settings_path
+    if into is not None and into.exists() and not into.is_dir():
+        raise SettingsError(f"--into {into}: not a directory")
+    settings = load_settings(settings_path)
+    job = load_job(job_file, settings.references)
+    runner = wiring.build(settings, destination, os.environ)
+    listener = listener_for(sys.stderr)
+    return run_to_end(runner, job, invocation, listener, Landing(into, overwrite))
