@@ -89,6 +89,12 @@ class IntegrityError(S3RunnerError):
     temporary = True
 
 
+class LocalAccessError(S3RunnerError):
+    """A local directory that s3runner may not write to."""
+
+    code = 23
+
+
 class NoSpaceError(S3RunnerError):
     """A disk is full (blocks, inodes or quota)."""
 

@@ -149,6 +149,12 @@ class Credentials:
     secret_key: str = field(repr=False)
     session_token: str | None = field(default=None, repr=False)
 
+    @property
+    def environment(self) -> dict[str, str]:
+        """The variables by which the AWS tools know them."""
+        keys = {"AWS_ACCESS_KEY_ID": self.access_key, "AWS_SECRET_ACCESS_KEY": self.secret_key}
+        return {**keys, "AWS_SESSION_TOKEN": self.session_token} if self.session_token else keys
+
 
 class Kind(str, enum.Enum):
     """What a manifest entry is."""

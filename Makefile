@@ -1,0 +1,49 @@
+# One entry point for people and CI. Every target sets up what it needs; nothing is installed outside .venv*.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+GALAXY_VERSION ?= 26.1.2
+PYTEST_FLAGS ?= -n 2 --dist loadgroup
+
+.PHONY: demo test test-galaxy-pins check bench clean
+
+demo: $(VENV)/.demo  ## Run the main job on an embedded S3 server: no root, no other network
+	$(BIN)/s3runner demo
+
+test: $(VENV)/.test  ## Pass the tests; the last lines say which real services were missing
+	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+test-galaxy-pins: .venv-galaxy-pins/.test  ## Unit and contract tests under the versions that Galaxy pins
+	.venv-galaxy-pins/bin/python -m pytest $(PYTEST_FLAGS) tests/unit tests/contract
+
+check: $(VENV)/.dev  ## Static checks
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/shellcheck job_scripts/tool_shim.sh tests/services/ceph_rgw .ci/run
+
+bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the same run
+	$(BIN)/python bench/memory.py
+
+clean:
+	rm -rf .venv .venv-galaxy-pins demo-result
+
+# The interpreter comes from the system, everything else from the package index through uv (quick, cached).
+$(VENV)/bin/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "s3runner needs Python 3.10 or newer: make PYTHON=/path/to/python3"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/python -m pip install --quiet uv
+
+$(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/bin/uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
+	@touch $@
+
+# Galaxy ships its pins inside its own package; its certifi pin is left out because CAs must be fresh.
+.venv-galaxy-pins/.test: pyproject.toml | $(VENV)/bin/uv
+	$(PYTHON) -m venv .venv-galaxy-pins
+	$(BIN)/python -m pip download --quiet --no-deps --dest .venv-galaxy-pins/wheel galaxy-app==$(GALAXY_VERSION)
+	$(BIN)/python -m zipfile -e .venv-galaxy-pins/wheel/*.whl .venv-galaxy-pins/galaxy
+	grep -E '^[A-Za-z0-9]' .venv-galaxy-pins/galaxy/galaxy/dependencies/pinned-requirements.txt | grep -v '^certifi==' >.venv-galaxy-pins/pins.txt
+	$(BIN)/uv pip install --quiet --python .venv-galaxy-pins/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[test]'
+	@touch $@
