@@ -6,6 +6,8 @@ a failure that must hit every file stops the rest, and memory for parts in fligh
 
 from __future__ import annotations
 
+import ctypes
+import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -27,6 +29,9 @@ THREADS = 8
 
 MEMORY = 64 * 1024**2
 """Bytes of parts that one process holds in its own buffers."""
+
+_MMAP_THRESHOLD = -3
+_MAPPED_FROM = 4 * 1024**2
 
 _HOPELESS = (NoSpaceError, StoreAccessError, StoreUnavailableError)
 """After one of these the next file would only fail the same way, after another retry budget."""
@@ -112,3 +117,16 @@ class ByteBudget:
             with self._changed:
                 self._free += size
                 self._changed.notify_all()
+
+
+@functools.cache
+def return_freed_parts() -> None:
+    """Make the C library give buffers of 4 MiB and more back as soon as they are freed.
+
+    glibc otherwise keeps freed parts in one heap for each thread: measured, an upload of four
+    256 MiB files held 300 MB instead of 148. Process-wide; other C libraries do not have it
+    (https://man7.org/linux/man-pages/man3/mallopt.3.html).
+    """
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        mallopt(_MMAP_THRESHOLD, _MAPPED_FROM)

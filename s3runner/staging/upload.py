@@ -22,7 +22,7 @@ from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.hashing import hash_inputs, pack_pieces
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.pack import SMALL, plan_pack, rechunk
-from s3runner.staging.parallel import ByteBudget, run_all
+from s3runner.staging.parallel import ByteBudget, return_freed_parts, run_all
 from s3runner.staging.plan import (
     PackSource,
     Parts,
@@ -71,6 +71,7 @@ def stage_in(  # noqa: PLR0913 # one value for each thing that stage-in joins
     StagingError; an input that changes three times while it is staged is InputError (21).
     """
     meter.start()
+    return_freed_parts()
     present: set[str] = set()
     for tries in count(1):
         try:
@@ -230,6 +231,7 @@ def stage_out(
     sent is InputError (21).
     """
     meter.start()
+    return_freed_parts()
     packs, alone = _group_outputs(scan.trees, declared_files)
     entries = {entry.path: entry for tree in scan.trees for entry in tree.entries}
     budget = ByteBudget()

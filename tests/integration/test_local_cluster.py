@@ -54,7 +54,12 @@ def wait_until(condition: Callable[[], object]) -> None:
 
 def living(marker: str) -> bool:
     """Tell whether a process has this in its command line."""
-    return subprocess.run(["pgrep", "-f", "--", marker], stdout=-3, check=False).returncode == 0
+    return (
+        subprocess.run(
+            ["pgrep", "-f", "--", marker], stdout=subprocess.DEVNULL, check=False
+        ).returncode
+        == 0
+    )
 
 
 def container(name: str, script: str, **more: Any) -> dict[str, Any]:

@@ -409,11 +409,12 @@ def test_a_gone_stager_lets_a_tool_end_by_itself(shim: Shim) -> None:
 
 
 def test_a_stager_that_is_killed_as_a_whole_does_not_stop_the_shim_from_its_work(
-    shim: Shim,
+    any_shim: Shim,
 ) -> None:
+    shim = any_shim
     shim.command("touch ready; sleep 60")
     shim.attach()
-    shim.start()
+    shim.start(**mode(shim))
     shim.wait_started()
     shim.wait_file("ready")
     assert shim.up is not None
