@@ -190,7 +190,7 @@ def _over_a_link(path: Path) -> None:
 
 
 REFUSED: Mapping[str, Refused] = {
-    "a FIFO": Refused(lambda path: os.mkfifo(path), says="FIFO"),
+    "a FIFO": Refused(os.mkfifo, says="FIFO"),
     "a socket": Refused(_socket, says="socket"),
     "an absolute link": Refused(lambda path: path.symlink_to("/etc/passwd"), says="/etc/passwd"),
     "an absolute link into the tree": Refused(

@@ -12,6 +12,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
+from s3runner.cluster.protocol import NO_IMAGE
 from s3runner.cluster.quantity import whole
 from s3runner.errors import SettingsError
 from s3runner.model import Quantity, Resources, StoreConfig
@@ -162,7 +163,7 @@ def _pod_spec(spec: Spec, generation: int, digest: str, store: StoreConfig) -> J
         "containers": [
             {
                 "name": "tool",
-                "image": spec.image or "none",
+                "image": spec.image or NO_IMAGE,
                 "command": ["/bin/sh", f"{CONTROL}/tool_shim.sh"],
                 "workingDir": WORK,
                 "env": _tool_env(spec),

@@ -5,11 +5,14 @@ Job and pod are plain dicts in Kubernetes' own JSON form, whatever runs them.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 JobObject = dict[str, Any]
+
+NO_IMAGE = "none"
+"""Stands in the object of a job without an image, which only the local cluster runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +32,9 @@ class Cluster(Protocol):
     @property
     def identity(self) -> Mapping[str, str]:
         """What tells this cluster from another; stands in the spec."""
+
+    def caveats(self, job: JobObject) -> Sequence[str]:
+        """Return what the user should know of how this cluster would run the Job."""
 
     def submit(self, job: JobObject) -> str:
         """Create the Job and return its UID.

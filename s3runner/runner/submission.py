@@ -54,8 +54,10 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
     """
     job_id = new_job_id()
     draft = _draft(head, job, job_id)
-    # renders the Job object once, to refuse what it cannot express before anything is uploaded
-    job_object(draft, 1, "", head.pod_config)
+    # rendered once before anything is uploaded, to refuse what a Job object cannot express
+    rendered = job_object(draft, 1, "", head.pod_config)
+    for caveat in head.cluster.caveats(rendered):
+        listener.warning(caveat)
     meter = Meter(lambda phase: listener.phase(STAGE_IN, phase, None, None))
     store = head.store.with_meter(meter)
     sources = _find_sources(store, head, job)
@@ -75,13 +77,15 @@ def plan(head: Head, job: Job) -> PlanReport:
     sources = _find_sources(head.store, head, job)
     found = survey(head.store, head.layout, sources.trees, head.cache)
     staged = sum(entry.size for tree in sources.trees for entry in tree.entries)
+    rendered = job_object(draft, 1, "sha256:known-when-submitted", head.pod_config)
+    scanned = (text for tree in sources.trees for text in tree.warnings)
     return PlanReport(
         uploads=tuple(_planned(head, *item) for item in found if not item[1]),
         present=tuple(_planned(head, *item) for item in found if item[1]),
         requests=sum(_requests(upload, present=present) for upload, present, _ in found),
         disk_bytes=staged + sum(entry.size for entry in sources.remote.entries),
-        job_object=job_object(draft, 1, "sha256:known-when-submitted", head.pod_config),
-        warnings=tuple(text for tree in sources.trees for text in tree.warnings),
+        job_object=rendered,
+        warnings=(*head.cluster.caveats(rendered), *scanned),
     )
 
 
@@ -107,7 +111,7 @@ def new_job_id(clock_ms: int | None = None) -> str:
 def joined(manifests: Iterable[Manifest]) -> Manifest:
     """Return one manifest of several, checked as a reader will check it.
 
-    Raises UnsupportedError (25) for a name that no file system could hold.
+    Raises SettingsError for two inputs in one place, or a name that no file system could hold.
     """
     parts = tuple(manifests)
     packs = {pack.key: pack for part in parts for pack in part.packs}

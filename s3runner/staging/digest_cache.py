@@ -9,8 +9,8 @@ from __future__ import annotations
 import os
 import sqlite3
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -65,7 +65,7 @@ class DigestCache:
         self.warnings: list[str] = []
         self._path = path
         self._mounts = _Mounts(mountinfo)
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._database = self._open(path) if path else None
 
     def _open(self, path: Path) -> sqlite3.Connection | None:
@@ -108,6 +108,17 @@ class DigestCache:
             if self._database:
                 self._database.close()
             self._database = None
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Write all that is put inside at once: much faster than one by one, for many files."""
+        with self._lock:
+            # immediate: a transaction that begins as a reader may find itself unable to write
+            self._query("begin immediate", ())
+            try:
+                yield
+            finally:
+                self._query("commit", ())
 
     def _query(self, statement: str, values: Sequence[object]) -> tuple[object, ...] | None:
         """Run one statement; return its first row. The first failure ends the cache's use."""

@@ -212,14 +212,19 @@ class _ArrivingFile:
         self._lock = threading.Lock()
 
     def fetch(self, index: int) -> None:
-        """Bring one part; whoever brings the last one gives the file its name."""
+        """Bring one part; whoever brings the last one gives the file its name.
+
+        Only the first part that fails tells of it: parts of one file fail for one reason.
+        """
         if self._failed:
             return
         try:
             self._fetch(index)
         except BaseException:
-            self._failed = True
-            raise
+            with self._lock:
+                first, self._failed = not self._failed, True
+            if first:
+                raise
 
     def _fetch(self, index: int) -> None:
         start, length = part_range(self._entry.size, index)

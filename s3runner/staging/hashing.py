@@ -51,9 +51,10 @@ def _hash_plain(grouping: Grouping, cache: DigestCache) -> dict[str, Parts]:
         for index in range(part_count(file.identity.size))
     ]
     hashes = iter(run_all("stage-in", tasks))
-    for path, file in unknown.items():
-        parts = tuple(next(hashes) for _ in range(part_count(file.identity.size)))
-        known[path] = cache.put(file.identity, parts, began_ns).parts
+    with cache.together():
+        for path, file in unknown.items():
+            parts = tuple(next(hashes) for _ in range(part_count(file.identity.size)))
+            known[path] = cache.put(file.identity, parts, began_ns).parts
     return known
 
 
@@ -79,10 +80,11 @@ def _hash_pack(source: PackSource, cache: DigestCache) -> tuple[tuple[Parts, ...
     whole = PartHasher(part_size(source.plan.size))
     for segment in pack_pieces(source, found.append):
         whole.update(segment)
-    for file, parts in zip(source.files, found, strict=True):
-        cache.put(file.identity, parts, began_ns)
     members, parts = tuple(found), whole.finish()
-    cache.put_pack(_recipe(source, members), parts)
+    with cache.together():
+        for file, content in zip(source.files, members, strict=True):
+            cache.put(file.identity, content, began_ns)
+        cache.put_pack(_recipe(source, members), parts)
     return members, parts
 
 

@@ -81,7 +81,10 @@ def test_a_file_from_the_future_is_not_remembered(cache: DigestCache) -> None:
     ids=["nfs", "fuse", "tmpfs", "lustre", "a device that no mount names"],
 )
 def test_only_local_file_systems_are_believed(
-    cache: DigestCache, minor: int, believed: bool
+    cache: DigestCache,
+    minor: int,
+    *,
+    believed: bool,
 ) -> None:
     file = replace(FILE, dev=os.makedev(0, minor))
     cache.put(file, PARTS, NOW)
@@ -192,8 +195,11 @@ def test_threads_and_connections_may_share_it(open_cache: Callable[[], DigestCac
     caches = [open_cache() for _ in range(3)]
 
     def work(number: int) -> None:
-        for ino in range(40):
+        for ino in range(20):
             caches[number % 3].put(replace(FILE, ino=100 * number + ino), PARTS, NOW)
+        with caches[number % 3].together():
+            for ino in range(20, 40):
+                caches[number % 3].put(replace(FILE, ino=100 * number + ino), PARTS, NOW)
 
     threads = [threading.Thread(target=work, args=(number,)) for number in range(6)]
     for thread in threads:

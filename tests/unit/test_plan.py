@@ -76,7 +76,7 @@ def test_directories_share_no_pack_and_loose_files_share_one() -> None:
 
 
 @pytest.mark.parametrize("directory", [True, False])
-def test_a_single_small_file_is_a_plain_blob(directory: bool) -> None:  # noqa: FBT001 # a row
+def test_a_single_small_file_is_a_plain_blob(*, directory: bool) -> None:
     plan = _plan(_tree("d", {"a": 1}, directory=directory))
     assert _packed(plan) == []
     assert plan.manifest.packs == ()
@@ -123,8 +123,9 @@ def test_an_input_inside_another_that_is_a_file_is_refused() -> None:
 def test_a_blob_goes_up_unless_it_is_there_young_and_whole(
     age_s: float | None,
     size: int,
+    reason: str,
+    *,
     upload: bool,
-    reason: str,  # noqa: FBT001 # a row
 ) -> None:
     stored = None
     if age_s is not None:

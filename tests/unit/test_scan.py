@@ -112,9 +112,10 @@ def test_a_missing_input_is_a_staging_failure(tmp_path: Path, broken: str) -> No
     assert failure.source == str(tmp_path / broken)
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_an_unreadable_file_is_a_staging_failure(tmp_path: Path) -> None:
     DENIED.make(tmp_path / "bad")
+    if os.access(tmp_path / "bad", os.R_OK):
+        pytest.skip("whoever runs this may read everything")
     [failure] = _refusals("in", tmp_path)
     assert isinstance(failure, DENIED.error)
     assert DENIED.says in failure.reason
@@ -125,7 +126,7 @@ def test_a_path_that_is_too_long_is_unsupported(tmp_path: Path) -> None:
     os.chdir(tmp_path)
     try:
         for _ in range(25):
-            os.mkdir("d" * 200)
+            Path("d" * 200).mkdir()
             os.chdir("d" * 200)
     finally:
         os.fchdir(back)
@@ -157,13 +158,13 @@ def test_a_tree_much_deeper_than_the_interpreters_stack_is_scanned() -> None:
     with tempfile.TemporaryDirectory() as top:
         depths = [top + "/d" * depth for depth in range(1, 1901)]
         for directory in depths:
-            os.mkdir(directory)
+            Path(directory).mkdir()
         try:
             assert len(scan("in", top).entries) == 1901
         finally:
             # the standard library's own removal is recursive
             for directory in reversed(depths):
-                os.rmdir(directory)
+                Path(directory).rmdir()
 
 
 _TARGETS = st.lists(
@@ -175,16 +176,16 @@ _TARGETS = st.lists(
 def test_a_link_that_passes_never_leads_the_kernel_out(links: dict[str, list[str]]) -> None:
     entries = [Entry("root", Kind.DIR, 0o755, 0), Entry("root/d", Kind.DIR, 0o755, 0)]
     with tempfile.TemporaryDirectory() as top:
-        os.makedirs(f"{top}/root/d")
+        Path(top, "root", "d").mkdir(parents=True)
         for name, segments in links.items():
             target = "/".join(segments).lstrip("/") or "."
-            os.symlink(target, f"{top}/root/{name}")
+            Path(top, "root", name).symlink_to(target)
             entries.append(Entry(f"root/{name}", Kind.SYMLINK, 0o777, 0, target=target))
         refused = {entry.path for entry in escaping_links(entries)}
         for entry in entries[2:]:
             with contextlib.suppress(OSError):
                 found = os.open(f"{top}/{entry.path}", os.O_PATH)
-                real = os.readlink(f"/proc/self/fd/{found}")
+                real = Path(f"/proc/self/fd/{found}").readlink()
                 os.close(found)
                 inside = f"{real}/".startswith(f"{os.path.realpath(top)}/root/")
                 assert inside or entry.path in refused

@@ -22,10 +22,10 @@ from s3runner.cluster import job_rules
 from s3runner.cluster.local.choice import choose_sandbox
 from s3runner.cluster.local.container import refuse_unsupported
 from s3runner.cluster.local.jobdir import JobDir, closing_fd
-from s3runner.cluster.local.node import Node
+from s3runner.cluster.local.node import BUBBLEWRAP, Node
 from s3runner.cluster.local.pod import mark_node_lost, remove_tree
 from s3runner.cluster.local.supervisor import remove_job
-from s3runner.cluster.protocol import JobObject, Observation
+from s3runner.cluster.protocol import NO_IMAGE, JobObject, Observation
 from s3runner.errors import ClusterRefusedError, ClusterUnavailableError
 from s3runner.installed import job_scripts_dir, package_dir
 
@@ -84,6 +84,24 @@ class LocalCluster:
     def sandbox(self) -> str:
         """How containers are kept apart here: `bubblewrap`, `unshare` or `none`."""
         return choose_sandbox(os.environ.get("S3RUNNER_LOCAL_SANDBOX", "")).kind
+
+    def caveats(self, job: JobObject) -> list[str]:
+        """Tell of an image that is ignored and of a sandbox that hides nothing.
+
+        Raises ClusterRefusedError for a Job that cannot run here, before anything is uploaded.
+        """
+        pod = job["spec"]["template"]["spec"]
+        refuse_unsupported(pod, self.sandbox)
+        told = []
+        if self.sandbox != BUBBLEWRAP:
+            told.append(
+                "without bubblewrap the job can read this machine's files, and only jobs with "
+                "relative paths run (apt-get install bubblewrap)"
+            )
+        image = next(c["image"] for c in pod["containers"] if c["name"] == "tool")
+        if image != NO_IMAGE:
+            told.append(f"the local cluster runs this machine's programs; image {image} is ignored")
+        return told
 
     def submit(self, job: JobObject) -> str:
         """Create the Job and start its supervisor; see the protocol."""
