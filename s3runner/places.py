@@ -8,6 +8,7 @@ from s3runner.cluster.job_object import HOME, roots
 from s3runner.errors import SettingsError
 
 _MAX_NAME_BYTES = 255
+_STREAMS = b".s3runner"
 
 
 def place_of(text: str) -> str:
@@ -29,6 +30,8 @@ def place_of(text: str) -> str:
         raise ValueError(f"{text!r} climbs out with '..'")
     place = os.fsdecode(b"/".join(segments))
     if not raw.startswith(b"/"):
+        if segments[0] == _STREAMS:
+            raise ValueError(f"{text!r} is where s3runner puts the tool's streams")
         return place
     _check_absolute(f"/{place}")
     return f"/{place}"

@@ -16,8 +16,8 @@ import platformdirs
 
 from s3runner.cluster.local.adapter import LocalCluster
 from s3runner.model import Credentials, Destination, StoreConfig
-from s3runner.runner.runner import Runner
 from s3runner.runner.head import Head
+from s3runner.runner.runner import Runner
 from s3runner.settings import Settings
 from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.layout import StoreLayout

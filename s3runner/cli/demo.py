@@ -20,8 +20,8 @@ from s3runner.cli.report import Invocation
 from s3runner.errors import printable
 from s3runner.jobfile import load_job
 from s3runner.model import Credentials
-from s3runner.runner.runner import Runner
 from s3runner.runner.report import PHASES, JobReport
+from s3runner.runner.runner import Runner
 from s3runner.settings import parse_settings
 from s3runner.store.control import create_bucket
 

@@ -31,7 +31,7 @@ class JobRunner(Protocol):
     ) -> SyncResult:
         """Bring an ended job's outputs here."""
 
-    def check_places(self, job: Job, into: Path | None) -> None:
+    def check_places(self, job: Job, into: Path | None, *, overwrite: bool) -> None:
         """Refuse what sync could not put in its place."""
 
 
@@ -56,8 +56,7 @@ def run_to_end(
     still say which job it was. Ctrl-C raises InterruptedByUserError and leaves the job alone.
     """
     try:
-        if not landing.overwrite:
-            runner.check_places(job, landing.into)
+        runner.check_places(job, landing.into, overwrite=landing.overwrite)
         job_id = runner.submit(job, listener)
         end = runner.wait(job_id, listener)
         invocation.learn(job_id=job_id, end=end)

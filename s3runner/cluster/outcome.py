@@ -57,6 +57,14 @@ def state_of(observation: Observation) -> str:
     return "fetching" if "fetch" in running or "fetch" in ended else "pending"
 
 
+def container_ended(observation: Observation, name: str) -> bool:
+    """Tell whether a container of the newest pod has ended."""
+    pod = newest_pod(observation)
+    return pod is not None and any(
+        container == name and "terminated" in state for container, state in _containers(pod)
+    )
+
+
 def newest_pod(observation: Observation) -> JobObject | None:
     """Return the pod that was created last."""
     pods = observation.pods

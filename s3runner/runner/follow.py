@@ -5,12 +5,14 @@ The cluster tells when to look; only the commit tells what happened.
 
 from __future__ import annotations
 
-from dataclasses import replace
+import time
+from collections.abc import Iterator
 
-from s3runner.cluster.outcome import is_over, state_of
+from s3runner.cluster.outcome import container_ended, is_over, state_of
 from s3runner.cluster.protocol import Observation
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError
-from s3runner.model import Outcome, code_of
+from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError, SpecError
+from s3runner.model import Outcome, Phase, code_of
+from s3runner.runner.creation import create_job, was_created
 from s3runner.runner.decide import StoredResult, decide_end
 from s3runner.runner.head import Head
 from s3runner.runner.report import PHASES, STAGE_IN, JobEnd, Listener
@@ -24,70 +26,26 @@ _LOOK_EVERY_S = 10.0
 _GENERATION = 1
 
 
-class _OurJob:
-    """A job of this head's cluster, while it is followed."""
-
-    def __init__(self, head: Head, job_id: str) -> None:
-        self.head = head
-        self.keys = head.layout.job(job_id)
-        self.name = self.keys.job_name(_GENERATION)
-
-    def observe(self) -> Observation:
-        return self.head.cluster.observe([self.name])[self.name]
-
-    def results(self) -> list[StoredResult]:
-        """Return what this job's attempts left, oldest first."""
-        store, found = self.head.store, []
-        for item in store.list(self.keys.attempts_prefix):
-            if item.key.endswith("/result.json") and item.key.count("/") == self._depth:
-                body = read(store, item.key)
-                result = Result.load(body, self.head.config.uri(item.key))
-                found.append((item.modified, StoredResult(result, document_digest(body))))
-        return [stored for _, stored in sorted(found, key=lambda pair: pair[0])]
-
-    @property
-    def _depth(self) -> int:
-        return self.keys.attempt("uid").result.count("/")
-
-    def decide(self, observation: Observation) -> Commit:
-        """Record the end as the next generation, then commit it; return the commit that stands."""
-        commit = decide_end(observation, self.results(), _GENERATION)
-        store = self.head.store
-        record = Generation(
-            number=_GENERATION + 1,
-            job_name="",
-            spec_digest="",
-            previous=commit.outcome.value,
-            end=commit.outcome,
-        )
-        store.put_if_absent(self.keys.generation(record.number), record.dump())
-        agreed = Generation.load(
-            read(store, self.keys.generation(record.number)), self.keys.generation(record.number)
-        )
-        if agreed.end is not None and agreed.end is not commit.outcome:
-            commit = replace(commit, outcome=agreed.end)
-        store.put_if_absent(self.keys.commit, commit.dump())
-        there = self.head.read_commit(self.keys.job_id)
-        return there or commit
-
-
 def wait(head: Head, job_id: str, listener: Listener) -> JobEnd:
     """Follow a job until it has a commit, and return how it ended.
 
     A job of another cluster is only waited for. Raises SettingsError for an unknown job id.
     """
     try:
-        spec, _ = head.read_spec(job_id)
+        spec, digest = head.read_spec(job_id)
     except ObjectNotFoundError as error:
         raise SettingsError(f"there is no job {job_id}", source=head.config.uri("")) from error
-    job = _OurJob(head, job_id)
     if dict(spec.cluster) != dict(head.cluster.identity):
         commit, attempts = _await_commit(head, job_id), 1
         listener.state("ended")
     else:
-        commit, attempts = _follow(job, listener)
-        head.cluster.delete(job.name)
-    return _describe(head, spec, commit, attempts)
+        follower = _Follower(head, spec, digest, listener)
+        commit, attempts = follower.follow()
+        head.cluster.delete(follower.name)
+    result = head.read_committed_result(job_id, commit)
+    for warning in result.warnings if result is not None else ():
+        listener.warning(warning)
+    return _describe(head, job_id, commit, result, attempts)
 
 
 def _await_commit(head: Head, job_id: str) -> Commit:
@@ -98,24 +56,111 @@ def _await_commit(head: Head, job_id: str) -> Commit:
         head.cluster.wait([], _LOOK_EVERY_S)
 
 
-def _follow(job: _OurJob, listener: Listener) -> tuple[Commit, int]:
-    state = ""
-    while True:
-        observation = job.observe()
-        if state_of(observation) != state:
-            state = state_of(observation)
-            listener.state(state)
+class _Follower:
+    """A job of this head's cluster, while it is followed."""
+
+    def __init__(self, head: Head, spec: Spec, spec_digest: str, listener: Listener) -> None:
+        self._head = head
+        self._spec = spec
+        self._spec_digest = spec_digest
+        self._listener = listener
+        self._keys = head.layout.job(spec.job_id)
+        self.name = self._keys.job_name(_GENERATION)
+        self._state = ""
+        self._stager_gone_at: float | None = None
+
+    def follow(self) -> tuple[Commit, int]:
+        """Return the job's commit, and how many pods it took."""
+        while True:
+            observation = self._head.cluster.observe([self.name])[self.name]
+            commit = self._look(observation)
+            if commit is not None:
+                self._tell("ended")
+                return commit, max(1, len(observation.pods))
+            self._head.cluster.wait([self.name], _LOOK_EVERY_S)
+
+    def _look(self, observation: Observation) -> Commit | None:
+        """Return the commit if there is one, or if it is for us to make it."""
+        job_id = self._spec.job_id
+        if observation.job is None:
+            commit = self._head.read_commit(job_id)
+            if commit is None and not was_created(self._head, job_id):
+                # the head that began this died before it could: see creation
+                create_job(self._head, self._spec, self._spec_digest)
+                return None
+            return commit or self._decide(observation)
         if is_over(observation):
-            commit = job.head.read_commit(job.keys.job_id) or job.decide(observation)
-            return commit, max(1, len(observation.pods))
-        job.head.cluster.wait([job.name], _LOOK_EVERY_S)
+            return self._head.read_commit(job_id) or self._decide(observation)
+        self._tell(state_of(observation))
+        if not container_ended(observation, "stager"):
+            self._stager_gone_at = None
+            return None
+        return self._look_after_stager(observation)
+
+    def _look_after_stager(self, observation: Observation) -> Commit | None:
+        """Do not wait for a tool that lives on beside a stager that has ended."""
+        commit = self._head.read_commit(self._spec.job_id)
+        if self._stager_gone_at is None:
+            self._stager_gone_at = time.monotonic()
+        patience = self._spec.destination.grace_s
+        if commit is None and time.monotonic() > self._stager_gone_at + patience:
+            self._head.cluster.delete(self.name)
+            return self._decide(observation)
+        return commit
+
+    def _tell(self, state: str) -> None:
+        if state != self._state:
+            self._state = state
+            self._listener.state(state)
+
+    def _decide(self, observation: Observation) -> Commit:
+        """Record the decision as the next generation, then commit what that record says."""
+        store = self._head.store
+        decision = decide_end(observation, list(self._results(observation)), _GENERATION)
+        key = self._keys.generation(_GENERATION + 1)
+        record = Generation(
+            number=_GENERATION + 1,
+            job_name="",
+            spec_digest=self._spec_digest,
+            previous=decision.outcome.value,
+            end=decision,
+        )
+        if not store.put_if_absent(key, record.dump()):
+            # another head was first, or our first answer was lost: what stands there counts
+            record = Generation.load(read(store, key), self._head.config.uri(key))
+        agreed = record.end or decision
+        if store.put_if_absent(self._keys.commit, agreed.dump()):
+            return agreed
+        return self._head.read_commit(self._spec.job_id) or agreed
+
+    def _results(self, observation: Observation) -> Iterator[StoredResult]:
+        """Yield what the attempts left, oldest first; a damaged result counts as none."""
+        for key in self._result_keys(observation):
+            try:
+                body = read(self._head.store, key)
+                result = Result.load(body, self._head.config.uri(key))
+            except (ObjectNotFoundError, SpecError):
+                continue
+            if self._keys.attempt(result.attempt).result == key:
+                yield StoredResult(result, document_digest(body))
+
+    def _result_keys(self, observation: Observation) -> list[str]:
+        if observation.pods:
+            pods = sorted(observation.pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+            return [self._keys.attempt(pod["metadata"]["uid"]).result for pod in pods]
+        depth = self._keys.attempt("uid").result.count("/")
+        found = [
+            item
+            for item in self._head.store.list(self._keys.attempts_prefix)
+            if item.key.endswith("/result.json") and item.key.count("/") == depth
+        ]
+        return [item.key for item in sorted(found, key=lambda item: item.modified)]
 
 
-def _describe(head: Head, spec: Spec, commit: Commit, attempts: int) -> JobEnd:
-    result = head.read_committed_result(spec.job_id, commit)
-    first = head.layout.job(spec.job_id).generation(_GENERATION)
-    generation = Generation.load(read(head.store, first), head.config.uri(first))
-    phases = dict.fromkeys(PHASES) | {STAGE_IN: generation.stage_in}
+def _describe(
+    head: Head, job_id: str, commit: Commit, result: Result | None, attempts: int
+) -> JobEnd:
+    phases = dict.fromkeys(PHASES) | {STAGE_IN: _stage_in_cost(head, job_id)}
     if result is not None:
         phases |= {name: cost for name, cost in result.phases.items() if name in phases}
     return JobEnd(
@@ -130,6 +175,14 @@ def _describe(head: Head, spec: Spec, commit: Commit, attempts: int) -> JobEnd:
     )
 
 
+def _stage_in_cost(head: Head, job_id: str) -> Phase | None:
+    key = head.layout.job(job_id).generation(_GENERATION)
+    try:
+        return Generation.load(read(head.store, key), head.config.uri(key)).stage_in
+    except ObjectNotFoundError:
+        return None
+
+
 def _explain(commit: Commit, result: Result | None) -> dict[str, object] | None:
     """Return the error object of an end that is ours to explain; a tool's own failure has none."""
     if commit.outcome in (Outcome.SUCCEEDED, Outcome.TOOL_FAILED):
@@ -138,4 +191,4 @@ def _explain(commit: Commit, result: Result | None) -> dict[str, object] | None:
         return dict(result.error)
     seen = (commit.observation or {}).get("detail") or (commit.observation or {}).get("job")
     reason = f"the job ended as {commit.outcome.value}" + (f" ({seen})" if seen else "")
-    return S3RunnerError(reason, operation="run", source=f"job {commit.generation}").to_json()
+    return S3RunnerError(reason, operation="run").to_json()

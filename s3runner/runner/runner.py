@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError
 from s3runner.model import Job
 from s3runner.runner import follow, submission
 from s3runner.runner import sync as syncing
 from s3runner.runner.head import Head
+from s3runner.runner.landing import Places, check_places
 from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncResult
 
 
@@ -20,25 +24,44 @@ class Runner:
 
     def plan(self, job: Job) -> PlanReport:
         """Tell what submitting would do; writes nothing."""
-        return submission.plan(self.head, job)
+        with _named("plan"):
+            return submission.plan(self.head, job)
+
+    def check_places(self, job: Job, into: Path | None, *, overwrite: bool) -> None:
+        """Refuse now what sync would refuse later: outputs whose place is taken (28)."""
+        places = Places(into or Path(job.name), gather_absolute=into is not None)
+        check_places(job.outputs, places, overwrite=overwrite)
 
     def submit(self, job: Job, listener: Listener) -> str:
         """Stage in, store the spec, create the Job; return the job id."""
-        return submission.submit(self.head, job, listener)
+        with _named("submit"):
+            return submission.submit(self.head, job, listener)
 
     def wait(self, job_id: str, listener: Listener) -> JobEnd:
-        """Follow the job to its commit."""
-        return follow.wait(self.head, job_id, listener)
+        """Follow the job to its commit. Raises SettingsError for an unknown job id."""
+        with _named("wait"):
+            return follow.wait(self.head, job_id, listener)
 
     def sync(
         self, job_id: str, into: Path | None, listener: Listener, *, overwrite: bool = False
     ) -> SyncResult:
         """Bring the results here: below `into`, by default `./<job name>`."""
-        spec, _ = self.head.read_spec(job_id)
-        places = syncing.Places(into or Path(spec.name), gather_absolute=into is not None)
-        return syncing.sync(self.head, job_id, places, listener, overwrite=overwrite)
+        with _named("sync"):
+            try:
+                spec, _ = self.head.read_spec(job_id)
+            except ObjectNotFoundError as error:
+                raise SettingsError(f"there is no job {job_id}") from error
+            places = Places(into or Path(spec.name), gather_absolute=into is not None)
+            return syncing.sync(self.head, spec, places, listener, overwrite=overwrite)
 
-    def check_places(self, job: Job, into: Path | None) -> None:
-        """Refuse now what sync would refuse later: literal outputs whose place is taken (28)."""
-        places = syncing.Places(into or Path(job.name), gather_absolute=into is not None)
-        syncing.check_places(job.outputs, places)
+
+@contextlib.contextmanager
+def _named(operation: str) -> Iterator[None]:
+    """Name the operation in errors that the layers below could not name."""
+    try:
+        yield
+    except SettingsError:
+        raise
+    except S3RunnerError as error:
+        error.during(operation)
+        raise

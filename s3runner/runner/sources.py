@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
-from s3runner.errors import InputError, ObjectNotFoundError, SettingsError
+from s3runner.errors import InputError, ObjectNotFoundError, SettingsError, UnsupportedError
 from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoreConfig, StoredAt
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
@@ -70,15 +70,22 @@ class RemoteSources:
         return Manifest(entries, tuple(packs))
 
     def _foreign(self, path: str, uri: S3Uri) -> Iterator[Entry]:
+        if not uri.key.strip("/"):
+            raise UnsupportedError(
+                "a whole bucket cannot be an input",
+                source=str(uri),
+                target=path,
+                hint="name what lies in it: s3://bucket/prefix/",
+            )
         store = self.store if uri.bucket == self.store.bucket else self.store.in_bucket(uri.bucket)
-        if uri.key and not uri.key.endswith("/"):
+        if not uri.key.endswith("/"):
             try:
                 yield _foreign_file(path, store.head(uri.key), uri)
             except ObjectNotFoundError:
                 pass
             else:
                 return
-        prefix = f"{uri.key.rstrip('/')}/" if uri.key else ""
+        prefix = f"{uri.key.rstrip('/')}/"
         objects = [found for found in store.list(prefix) if not _is_folder_marker(store, found)]
         if not objects:
             raise InputError("no such object, and none below it", source=str(uri), target=path)

@@ -15,35 +15,33 @@ from datetime import datetime, timezone
 
 from s3runner import __version__
 from s3runner.cluster.job_object import REFERENCES, WORK, declared_roots, job_object
-from s3runner.errors import SettingsError, SpecError
+from s3runner.errors import UnsupportedError
 from s3runner.model import Job, Manifest
+from s3runner.runner.creation import create_job, put_spec
 from s3runner.runner.head import Head
 from s3runner.runner.report import STAGE_IN, Listener, PlannedObject, PlanReport
 from s3runner.runner.sources import RemoteSources
 from s3runner.staging.digest import part_size
-from s3runner.staging.manifest import (
-    document_digest,
-    dump_document,
-    dump_manifest,
-    load_manifest,
-    parse_document,
-)
+from s3runner.staging.manifest import document_digest, dump_document, dump_manifest, path_problem
 from s3runner.staging.parallel import run_all
-from s3runner.staging.plan import Upload
-from s3runner.staging.records import INLINE_LIMIT, ExternalManifest, Generation, Spec
+from s3runner.staging.plan import Upload, make_manifest
+from s3runner.staging.records import INLINE_LIMIT, ExternalManifest, Spec
 from s3runner.staging.scan import scan
 from s3runner.staging.tree import LocalFile, Tree
 from s3runner.staging.upload import stage_in, survey
 from s3runner.store.meter import Meter
-from s3runner.store.retrying import RetryingStore, put_requests, read
+from s3runner.store.retrying import RetryingStore, put_requests
 
 
 @dataclass(frozen=True)
 class _Sources:
-    """A job's inputs as found: local trees to stage, and what is in S3 already."""
+    """A job's inputs as found: local trees to stage, and what is in S3 already.
+
+    Together they fit into one tree.
+    """
 
     trees: tuple[Tree, ...]
-    remote: Manifest
+    remotes: tuple[Manifest, ...]
 
 
 def submit(head: Head, job: Job, listener: Listener) -> str:
@@ -66,9 +64,13 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
     head.qualify()
     staged = stage_in(store, head.layout, sources.trees, head.cache, meter=meter)
     listener.state("staged")
-    manifest = joined((staged, sources.remote))
+    manifest = joined((staged, *sources.remotes))
     spec = _with_inputs(head, store, draft, manifest)
-    return _create(head, spec, meter, listener)
+    body = spec.dump()
+    put_spec(head, spec, body)
+    listener.job_id(job_id)
+    create_job(head, spec, document_digest(body), meter.phase)
+    return job_id
 
 
 def plan(head: Head, job: Job) -> PlanReport:
@@ -83,7 +85,7 @@ def plan(head: Head, job: Job) -> PlanReport:
         uploads=tuple(_planned(head, *item) for item in found if not item[1]),
         present=tuple(_planned(head, *item) for item in found if item[1]),
         requests=sum(_requests(upload, present=present) for upload, present, _ in found),
-        disk_bytes=staged + sum(entry.size for entry in sources.remote.entries),
+        disk_bytes=staged + sum(entry.size for part in sources.remotes for entry in part.entries),
         job_object=rendered,
         warnings=(*head.cluster.caveats(rendered), *scanned),
     )
@@ -109,21 +111,22 @@ def new_job_id(clock_ms: int | None = None) -> str:
 
 
 def joined(manifests: Iterable[Manifest]) -> Manifest:
-    """Return one manifest of several, checked as a reader will check it.
+    """Return one manifest of several, in order and checked as a reader will check it.
 
-    Raises SettingsError for two inputs in one place, or a name that no file system could hold.
+    Raises UnsupportedError (25) for a key that is no file name, SettingsError for two inputs in
+    one place.
     """
     parts = tuple(manifests)
+    entries = [entry for part in parts for entry in part.entries]
+    for entry in entries:
+        problem = path_problem(entry.path)
+        if problem:
+            source = entry.at.key if entry.at is not None else ""
+            raise UnsupportedError(
+                f"cannot be a file's name: {problem}", operation="stage-in", source=source
+            )
     packs = {pack.key: pack for part in parts for pack in part.packs}
-    whole = Manifest(
-        tuple(entry for part in parts for entry in part.entries), tuple(packs.values())
-    )
-    try:
-        return load_manifest(
-            parse_document(dump_document(dump_manifest(whole)), "the inputs"), "the inputs"
-        )
-    except SpecError as error:
-        raise SettingsError(error.reason, operation="stage-in", source="inputs") from error
+    return make_manifest(entries, packs.values())
 
 
 def _draft(head: Head, job: Job, job_id: str) -> Spec:
@@ -161,10 +164,11 @@ def _find_sources(store: RetryingStore, head: Head, job: Job) -> _Sources:
     references = ((item.path or f"{REFERENCES}/{item.name}", item.url) for item in job.references)
     looks = [_Look(remote, path, source) for path, source in (*wanted, *references)]
     found = run_all("stage-in", looks)
-    return _Sources(
-        tuple(item for item in found if isinstance(item, Tree)),
-        joined(item for item in found if isinstance(item, Manifest)),
-    )
+    trees = tuple(item for item in found if isinstance(item, Tree))
+    remotes = [item for item in found if isinstance(item, Manifest)]
+    # refuses what does not fit into one tree, before a byte goes up
+    joined((*remotes, *(Manifest(tree.entries) for tree in trees)))
+    return _Sources(trees, tuple(remotes))
 
 
 @dataclass(frozen=True)
@@ -189,31 +193,3 @@ def _with_inputs(head: Head, store: RetryingStore, draft: Spec, manifest: Manife
     key = head.layout.job(draft.job_id).inputs
     store.put_if_absent(key, body)
     return replace(draft, inputs=ExternalManifest(key, document_digest(body)))
-
-
-def _create(head: Head, spec: Spec, meter: Meter, listener: Listener) -> str:
-    keys = head.layout.job(spec.job_id)
-    body = spec.dump()
-    digest = document_digest(body)
-    _put_once(head, keys.spec, body)
-    listener.job_id(spec.job_id)
-    generation = Generation(
-        number=1,
-        job_name=keys.job_name(1),
-        spec_digest=digest,
-        stage_in=meter.phase,
-    )
-    _put_once(head, keys.generation(1), generation.dump())
-    uid = head.cluster.submit(job_object(spec, 1, digest, head.pod_config))
-    created = dump_document({"generation": 1, "job_uid": uid})
-    head.store.put_if_absent(keys.generation_created(1), created)
-    if head.read_commit(spec.job_id) is not None:
-        # somebody ended the job while its Job was being made
-        head.cluster.delete(keys.job_name(1))
-    return spec.job_id
-
-
-def _put_once(head: Head, key: str, body: bytes) -> None:
-    """Put a document that nobody else can have written; a lost answer reads back as ours."""
-    if not head.store.put_if_absent(key, body) and read(head.store, key) != body:
-        raise SpecError("another document is there already", target=head.config.uri(key))

@@ -11,97 +11,116 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 
-from s3runner.errors import OutputConflictError, S3RunnerError, SettingsError, StagingError
+from s3runner.errors import SettingsError, SpecError
 from s3runner.model import Entry, Kind, Manifest, Output
 from s3runner.runner.head import Head
+from s3runner.runner.landing import Places, is_directory, refuse_conflicts, refuse_shared_places
 from s3runner.runner.report import SYNC, Listener, SyncedOutput, SyncResult
 from s3runner.staging.compare import differences
 from s3runner.staging.download import materialise
+from s3runner.staging.layout import AttemptLayout
 from s3runner.staging.manifest import load_manifest, parse_document
-from s3runner.staging.records import Commit, check_digest
+from s3runner.staging.placing import local_error
+from s3runner.staging.records import Commit, Result, Spec, check_digest
 from s3runner.store.meter import Meter
 from s3runner.store.retrying import RetryingStore, read
 
 STREAMS = ".s3runner"
 """Below the place of the outputs: stdout, stderr, exit_code and result.json."""
 
-
-@dataclass(frozen=True)
-class Places:
-    """Where outputs land: relative ones below `into`, absolute ones at their own path.
-
-    When the user named a directory on the command line, absolute ones are gathered below it too.
-    """
-
-    into: Path
-    gather_absolute: bool
-
-    def __call__(self, path: str) -> str:
-        """Return the local path of an output's path in the job."""
-        if not path.startswith("/"):
-            return str(self.into / path)
-        return str(self.into / path.lstrip("/")) if self.gather_absolute else path
-
-
-def check_places(outputs: Iterable[Output], places: Places) -> None:
-    """Refuse, before anything runs, outputs whose literal place is a directory with files in it.
-
-    Raises StagingError of OutputConflictError (28).
-    """
-    conflicts: list[S3RunnerError] = []
-    for output in outputs:
-        place = Path(places(output.path))
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            if place.is_dir() and not place.is_symlink() and any(place.iterdir()):
-                conflicts.append(_conflict(output.path, str(place), "a directory is there already"))
-    if conflicts:
-        raise StagingError("sync", conflicts)
+_STREAM_PATHS = {f"{STREAMS}/{name}" for name in ("stdout", "stderr", "exit_code")}
 
 
 def sync(
-    head: Head, job_id: str, places: Places, listener: Listener, *, overwrite: bool
+    head: Head, spec: Spec, places: Places, listener: Listener, *, overwrite: bool
 ) -> SyncResult:
     """Bring a committed job's outputs and streams to this machine.
 
-    Raises SettingsError if the job has no commit yet, StagingError (28) for a directory that
-    differs, and whatever the store or the disk refuses.
+    Raises SettingsError if the job has no commit yet, SpecError for a result that holds what the
+    job did not declare, StagingError (28) for a directory that differs, and whatever the store or
+    the disk refuses.
     """
-    commit = head.read_commit(job_id)
+    commit = head.read_commit(spec.job_id)
     if commit is None:
-        raise SettingsError(f"job {job_id} has not ended", hint=f"s3runner wait {job_id}")
+        raise SettingsError(f"job {spec.job_id} has not ended", hint=f"s3runner wait {spec.job_id}")
+    result = head.read_committed_result(spec.job_id, commit)
     meter = Meter()
-    manifest = _read_manifest(head, job_id, commit, meter)
+    store = head.store.with_meter(meter)
+    manifest = _read_manifest(head, store, spec, result)
     total = sum(entry.size for entry in manifest.entries)
     files = sum(entry.kind is Kind.FILE for entry in manifest.entries)
     meter.listener = lambda phase: listener.phase(SYNC, phase, total, files)
-    store = head.store.with_meter(meter)
-    trees = list(_trees(manifest))
-    if not overwrite:
-        _refuse_conflicts(trees, places)
-    loose = [tree for tree in trees if tree.entries[0].kind is not Kind.DIR]
-    for tree in trees:
-        if tree.entries[0].kind is Kind.DIR:
-            _sync_directory(store, tree, places, meter)
-    together = Manifest(tuple(entry for tree in loose for entry in tree.entries), manifest.packs)
-    _clear_the_way(together, places)
-    materialise(store, together, places, meter=meter)
-    streams = _write_result(head, job_id, commit, places)
-    outputs = tuple(_describe(head, job_id, commit, manifest))
+    with _disk_errors(places.into):
+        _place(store, manifest, places, meter, overwrite=overwrite)
+        streams = _write_result(result, places)
+    outputs = tuple(_describe(head, spec.job_id, commit, manifest))
     return SyncResult(outputs, meter.phase, places.into, streams)
 
 
-def _read_manifest(head: Head, job_id: str, commit: Commit, meter: Meter) -> Manifest:
-    result = head.read_committed_result(job_id, commit)
-    if result is None or result.manifest_digest is None or commit.attempt is None:
+@contextlib.contextmanager
+def _disk_errors(into: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        path = os.fsdecode(error.filename or into)
+        raise local_error(error, path).during("sync") from error
+
+
+def _read_manifest(head: Head, store: RetryingStore, spec: Spec, result: Result | None) -> Manifest:
+    if result is None or result.manifest_digest is None:
         return Manifest()
-    key = head.layout.job(job_id).attempt(commit.attempt).manifest
-    origin = head.config.uri(key)
-    body = read(head.store.with_meter(meter), key)
-    document = parse_document(check_digest(body, result.manifest_digest, origin), origin)
-    return load_manifest(document, origin)
+    attempt = head.layout.job(spec.job_id).attempt(result.attempt)
+    origin = head.config.uri(attempt.manifest)
+    body = check_digest(read(store, attempt.manifest), result.manifest_digest, origin)
+    manifest = load_manifest(parse_document(body, origin), origin)
+    for entry in manifest.entries:
+        if not _is_expected(entry, spec.outputs, attempt):
+            # a manifest comes from a pod: it must not write where the job never asked it to
+            raise SpecError(f"{entry.path!r} is no output of this job", source=origin)
+    return manifest
+
+
+def _is_expected(entry: Entry, outputs: Iterable[Output], attempt: AttemptLayout) -> bool:
+    at = entry.at
+    ours = at is None or (at.key.startswith(f"{attempt.root}/") and not at.bucket and not at.etag)
+    return ours and (
+        entry.path in _STREAM_PATHS or any(_covers(output.path, entry.path) for output in outputs)
+    )
+
+
+def _covers(declared: str, path: str) -> bool:
+    """Tell whether a path is what was declared, matches it, or lies below such a one."""
+    if path == declared or path.startswith(f"{declared}/"):
+        return True
+    if path.startswith("/") is not declared.startswith("/"):
+        return False
+    names = path.split("/")
+    for number, segment in enumerate(declared.split("/")):
+        if segment == "**":
+            return True
+        if number >= len(names) or not fnmatchcase(names[number], segment):
+            return False
+    return True
+
+
+def _place(
+    store: RetryingStore, manifest: Manifest, places: Places, meter: Meter, *, overwrite: bool
+) -> None:
+    refuse_shared_places(manifest, places)
+    trees = list(_trees(manifest))
+    if not overwrite:
+        refuse_conflicts(trees, places)
+    loose: list[Entry] = []
+    for tree in trees:
+        if tree.entries[0].kind is Kind.DIR:
+            _place_directory(store, tree, places, meter)
+        else:
+            loose.extend(tree.entries)
+    with _set_aside(places(entry.path) for entry in loose):
+        materialise(store, Manifest(tuple(loose), manifest.packs), places, meter=meter)
 
 
 def _trees(manifest: Manifest) -> Iterator[Manifest]:
@@ -117,38 +136,7 @@ def _trees(manifest: Manifest) -> Iterator[Manifest]:
         yield Manifest(tuple(entries), packs)
 
 
-def _refuse_conflicts(trees: Iterable[Manifest], places: Places) -> None:
-    conflicts: list[S3RunnerError] = []
-    for tree in trees:
-        top = tree.entries[0]
-        place = places(top.path)
-        if top.kind is not Kind.DIR:
-            if Path(place).is_dir() and not Path(place).is_symlink():
-                conflicts.append(_conflict(top.path, place, "a directory stands in its place"))
-        elif os.path.lexists(place) and not _is_empty_directory(place):
-            found = differences(tree, places)
-            if found:
-                conflicts.append(_conflict(top.path, place, f"the directory differs: {found[0]}"))
-    if conflicts:
-        raise StagingError("sync", conflicts)
-
-
-def _is_empty_directory(place: str) -> bool:
-    path = Path(place)
-    return path.is_dir() and not path.is_symlink() and not any(path.iterdir())
-
-
-def _conflict(path: str, place: str, reason: str) -> OutputConflictError:
-    return OutputConflictError(
-        reason,
-        operation="sync",
-        source=path,
-        target=place,
-        hint="--overwrite replaces it, --into DIR puts the outputs elsewhere",
-    )
-
-
-def _sync_directory(store: RetryingStore, tree: Manifest, places: Places, meter: Meter) -> None:
+def _place_directory(store: RetryingStore, tree: Manifest, places: Places, meter: Meter) -> None:
     """Fill a directory beside its place, then put it there by rename."""
     top = tree.entries[0].path
     target = Path(places(top))
@@ -156,24 +144,42 @@ def _sync_directory(store: RetryingStore, tree: Manifest, places: Places, meter:
         return
     target.parent.mkdir(parents=True, exist_ok=True)
     scratch = target.parent / f".s3runner-{secrets.token_hex(8)}"
-    aside = target.parent / f"{scratch.name}-old"
     try:
         materialise(store, tree, lambda path: str(scratch) + path[len(top) :], meter=meter)
-        if os.path.lexists(target):
-            target.rename(aside)
-        scratch.rename(target)
-    except BaseException:
-        if os.path.lexists(aside):
-            aside.rename(target)
-        raise
+        with _set_aside([str(target)], files=True):
+            scratch.rename(target)
     finally:
         _remove(scratch)
+
+
+@contextlib.contextmanager
+def _set_aside(places: Iterable[str], *, files: bool = False) -> Iterator[None]:
+    """Move what stands in these places away; bring it back on failure, remove it on success.
+
+    Directories are moved, and with `files` whatever is there; other files are replaced by rename.
+    """
+    moved: dict[Path, Path] = {}
+    try:
+        for place in places:
+            if is_directory(place) or (files and os.path.lexists(place)):
+                path = Path(place)
+                aside = path.parent / f".s3runner-{secrets.token_hex(8)}-old"
+                path.rename(aside)
+                moved[path] = aside
+        yield
+    except BaseException:
+        for path, aside in moved.items():
+            if not os.path.lexists(path):
+                aside.rename(path)
+        raise
+    # only now: until the new one is in its place, the old one is the user's only one
+    for aside in moved.values():
         _remove(aside)
 
 
 def _remove(path: Path) -> None:
     """Remove a tree of ours, or one the user gave up, read-only directories and all."""
-    if path.is_dir() and not path.is_symlink():
+    if is_directory(str(path)):
         for directory, _, _ in os.walk(path):
             Path(directory).chmod(0o700)
         shutil.rmtree(path)
@@ -181,16 +187,7 @@ def _remove(path: Path) -> None:
         path.unlink(missing_ok=True)
 
 
-def _clear_the_way(manifest: Manifest, places: Places) -> None:
-    """Remove directories that stand where a file must go (only reached with --overwrite)."""
-    for entry in manifest.entries:
-        place = Path(places(entry.path))
-        if place.is_dir() and not place.is_symlink():
-            _remove(place)
-
-
-def _write_result(head: Head, job_id: str, commit: Commit, places: Places) -> Path | None:
-    result = head.read_committed_result(job_id, commit)
+def _write_result(result: Result | None, places: Places) -> Path | None:
     if result is None:
         return None
     directory = places.into / STREAMS
@@ -205,7 +202,7 @@ def _describe(
     head: Head, job_id: str, commit: Commit, manifest: Manifest
 ) -> Iterator[SyncedOutput]:
     for entry in manifest.entries:
-        if entry.path.startswith(f"{STREAMS}/"):
+        if entry.path in _STREAM_PATHS:
             continue
         yield SyncedOutput(
             path=entry.path,

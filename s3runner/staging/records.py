@@ -132,11 +132,51 @@ class Spec:
 
 
 @dataclass(frozen=True, slots=True)
+class Commit:
+    """`commit.json`: the one decision. `by` is `pod` or `head`.
+
+    A head commits with no attempt when none left a result; `observation` is then what it saw.
+    """
+
+    by: str
+    outcome: Outcome
+    attempt: str | None
+    result_digest: str | None
+    generation: int
+    observation: Mapping[str, Any] | None = None
+
+    def dump(self) -> bytes:
+        """Return the document."""
+        return dump_document(self.to_json())
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the document's fields."""
+        return {**asdict(self), "outcome": self.outcome.value}
+
+    @classmethod
+    def load(cls, body: bytes, origin: str) -> Commit:
+        """Read the document back. Raises SpecError naming `origin`."""
+        return _read(origin, body, lambda document, _: cls.from_json(document))
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Commit:
+        """Return the commit of these fields. Raises KeyError, TypeError, ValueError."""
+        return cls(
+            by=document["by"],
+            outcome=Outcome(document["outcome"]),
+            attempt=document["attempt"],
+            result_digest=document["result_digest"],
+            generation=document["generation"],
+            observation=document["observation"],
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Generation:
     """`generations/<n>.json`: written before its Kubernetes Job is created.
 
-    With `end` it makes no Job: it records that the job ends with this outcome. `stage_in` is what
-    that hop cost, kept here so that any head can report it.
+    With `end` it makes no Job: it is the head's decision on how the job ends, which every head then
+    commits word for word. `stage_in` is what that hop cost, kept so that any head can report it.
     """
 
     number: int
@@ -145,7 +185,7 @@ class Generation:
     final: tuple[Outcome, ...] = POD_FINAL
     spent: Mapping[str, int] = field(default_factory=dict)
     previous: str | None = None
-    end: Outcome | None = None
+    end: Commit | None = None
     stage_in: Phase | None = None
 
     def dump(self) -> bytes:
@@ -158,7 +198,7 @@ class Generation:
                 "final": [outcome.value for outcome in self.final],
                 "spent": dict(self.spent),
                 "previous": self.previous,
-                "end": self.end.value if self.end else None,
+                "end": self.end.to_json() if self.end else None,
                 "stage_in": self.stage_in.to_json() if self.stage_in else None,
             }
         )
@@ -176,7 +216,7 @@ class Generation:
                 final=tuple(Outcome(name) for name in document["final"]),
                 spent=document["spent"],
                 previous=document["previous"],
-                end=Outcome(document["end"]) if document["end"] else None,
+                end=Commit.from_json(document["end"]) if document["end"] else None,
                 stage_in=Phase(**document["stage_in"]) if document["stage_in"] else None,
             ),
         )
@@ -228,41 +268,6 @@ class Result:
                 phases={name: Phase(**cost) for name, cost in document["phases"].items()},
                 error=document["error"],
                 warnings=tuple(document["warnings"]),
-            ),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class Commit:
-    """`commit.json`: the one decision. `by` is `pod` or `head`.
-
-    A head commits with no attempt when none left a result; `observation` is then what it saw.
-    """
-
-    by: str
-    outcome: Outcome
-    attempt: str | None
-    result_digest: str | None
-    generation: int
-    observation: Mapping[str, Any] | None = None
-
-    def dump(self) -> bytes:
-        """Return the document."""
-        return dump_document({**asdict(self), "outcome": self.outcome.value})
-
-    @classmethod
-    def load(cls, body: bytes, origin: str) -> Commit:
-        """Read the document back. Raises SpecError naming `origin`."""
-        return _read(
-            origin,
-            body,
-            lambda document, _: cls(
-                by=document["by"],
-                outcome=Outcome(document["outcome"]),
-                attempt=document["attempt"],
-                result_digest=document["result_digest"],
-                generation=document["generation"],
-                observation=document["observation"],
             ),
         )
 

@@ -61,9 +61,9 @@ class FakeRunner:
         if name in self.fail:
             raise self.fail[name]
 
-    def check_places(self, job: Job, into: Path | None) -> None:
+    def check_places(self, job: Job, into: Path | None, *, overwrite: bool) -> None:
         del job, into
-        self._step("check_places")
+        self._step("check_places --overwrite" if overwrite else "check_places")
 
     def submit(self, job: Job, listener: Listener) -> str:
         del job
@@ -140,10 +140,10 @@ def test_a_place_that_is_taken_is_found_before_anything_goes_up() -> None:
     assert runner.calls == ["check_places"]
 
 
-def test_overwrite_does_not_ask_what_is_there() -> None:
+def test_overwrite_reaches_the_look_at_what_is_there() -> None:
     runner = FakeRunner()
     followed(runner, Landing(overwrite=True))
-    assert "check_places" not in runner.calls
+    assert runner.calls[0] == "check_places --overwrite"
 
 
 @pytest.mark.parametrize("step", ["create", "wait", "sync"])
