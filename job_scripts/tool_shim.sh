@@ -86,15 +86,15 @@ open_up() {
   kill -KILL "$shim_opener" 2>/dev/null
 }
 
-# End of file on `down` means that the stager is gone or wants the end: HUP tells this shell so, and
-# USR1 that the tool's time to end by itself is over. Ignoring TERM, the reader outlives term_all.
+# A line on `down` means that the stager wants the end, end of file that it is gone: HUP tells this
+# shell so, and USR1 that the tool's time to end by itself is over. Ignoring TERM, the reader outlives term_all.
 watch_down() {
   start_timer
   (
     trap '' TERM
     exec 8>&- 9<"$S3RUNNER_CONTROL/down" || exit
     kill -KILL "$shim_timer"
-    while read -r _ <&9; do :; done
+    read -r _ <&9
     kill -HUP "$$"
     sleep "$shim_kill_after" 9<&-
     kill -USR1 "$$"
@@ -189,8 +189,10 @@ end_leftovers
 read_oom_count
 
 shim_line="$shim_code $shim_oom_before $shim_oom"
-if echo "$shim_line" 2>/dev/null >"$S3RUNNER_CONTROL/exit_code.tmp"; then
-  mv -f "$S3RUNNER_CONTROL/exit_code.tmp" "$S3RUNNER_CONTROL/exit_code"
+shim_file=$S3RUNNER_CONTROL/exit_code.tmp
+# What the tool left under that name may be a FIFO, which would hold us for ever.
+if [ ! -e "$shim_file" ] && [ ! -L "$shim_file" ] && echo "$shim_line" 2>/dev/null >"$shim_file"; then
+  mv -f "$shim_file" "$S3RUNNER_CONTROL/exit_code"
 fi
 # Also where the disk was too full for the file.
 echo "exit $shim_line" >&8 2>/dev/null

@@ -13,8 +13,9 @@ from pathlib import Path
 
 from s3runner.errors import S3RunnerError
 from s3runner.installed import job_scripts_dir
-from s3runner.model import outcome_of
+from s3runner.model import Phase, outcome_of
 from s3runner.staging.download import materialise
+from s3runner.staging.placing import local_error
 from s3runner.store.meter import Meter
 from s3runner.worker.attempt import Attempt
 from s3runner.worker.commit import failed, publish, read_commit
@@ -27,27 +28,37 @@ def fetch(attempt: Attempt) -> int:
     decide it). If even that cannot be written, the code alone speaks and the head commits.
     """
     try:
-        if read_commit(attempt) is not None:
-            Path(attempt.control_file("superseded")).touch()
+        if read_commit(attempt) is None:
+            _fetch_inputs(attempt)
             return 0
-        _fetch_inputs(attempt)
     except S3RunnerError as error:
         error.during("fetch")
         print(f"s3runner: {error} [E{error.code}]", flush=True)
-        return publish(attempt, failed(attempt, outcome_of(error.code), error.to_json()))
+        code = publish(attempt, failed(attempt, outcome_of(error.code), error.to_json()))
+        if code != 0:
+            return code
+    # the job was decided without us: shim and stager look for this first
+    Path(attempt.control_file("superseded")).touch()
     return 0
 
 
 def _fetch_inputs(attempt: Attempt) -> None:
-    spec, manifest = attempt.spec, attempt.inputs
+    manifest = attempt.inputs
     meter = Meter()
-    Path(attempt.work).mkdir(exist_ok=True)
-    widen = False
-    materialise(attempt.store.with_meter(meter), manifest, attempt.place, meter=meter, widen=widen)
+    materialise(attempt.store.with_meter(meter), manifest, attempt.place, meter=meter)
     phase = meter.phase
     print(f"s3runner: fetched {phase.files} files, {phase.bytes} bytes", flush=True)
+    try:
+        _lay_out(attempt, phase)
+    except OSError as error:
+        raise local_error(error, os.fsdecode(error.filename or attempt.control)) from error
+
+
+def _lay_out(attempt: Attempt, phase: Phase) -> None:
+    """Put there what shim and stager need; the FIFOs last, for they wait for those."""
+    Path(attempt.work).mkdir(exist_ok=True)
     shutil.copy(job_scripts_dir() / "tool_shim.sh", attempt.control_file("tool_shim.sh"))
-    Path(attempt.control_file("command")).write_bytes(command_script(spec.command))
+    Path(attempt.control_file("command")).write_bytes(command_script(attempt.spec.command))
     Path(attempt.control_file("fetched.json")).write_text(json.dumps(phase.to_json()))
     for name in ("up", "down"):
         os.mkfifo(attempt.control_file(name))

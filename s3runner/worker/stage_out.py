@@ -6,14 +6,15 @@ Logs come back whatever happened; a job's outputs never hide that its tool faile
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import replace
-from pathlib import Path
 
 from s3runner.errors import OutputMissingError, S3RunnerError
 from s3runner.model import Manifest, Outcome, outcome_of
 from s3runner.staging.manifest import document_digest, dump_document, dump_manifest
+from s3runner.staging.plan import make_manifest
 from s3runner.staging.records import Result
-from s3runner.staging.scan import OutputScan, scan_outputs
+from s3runner.staging.scan import scan_outputs
 from s3runner.staging.upload import put_pack, stage_out
 from s3runner.store.meter import Meter
 from s3runner.store.retrying import RetryingStore
@@ -32,41 +33,52 @@ _WITH_OUTPUTS = (
 """After these the outputs that exist come back; an interruption leaves time for logs only."""
 
 
-def bring_out(attempt: Attempt, result: Result) -> Result:
-    """Upload what `result.outcome` lets come back; return the result with its manifest.
+def bring_out(attempt: Attempt, result: Result, *, with_outputs: bool) -> Result:
+    """Upload what the outcome lets come back; return the result with its manifest and costs.
 
     A tool that succeeded may still end as output_missing, unsupported or another failure of ours.
     """
     meter = Meter()
     store = attempt.store.with_meter(meter)
     manifest = Manifest()
-    if result.outcome in _WITH_OUTPUTS:
+    if with_outputs and result.outcome in _WITH_OUTPUTS:
         try:
-            scan = _scan(attempt)
-            manifest = stage_out(
-                store,
-                attempt.keys,
-                scan,
-                declared_files={output.path for output in attempt.spec.outputs},
-                meter=meter,
-            )
-            result = replace(result, warnings=(*result.warnings, *scan.warnings))
-            if scan.missing and result.outcome is Outcome.SUCCEEDED:
-                names = ", ".join(scan.missing)
-                missing = OutputMissingError(
-                    f"the tool did not write {names}",
-                    operation="stage-out",
-                    source=attempt.place(scan.missing[0]),
-                    hint="an output that may be absent is declared {path: …, optional: true}",
-                )
-                result = replace(result, outcome=Outcome.OUTPUT_MISSING, error=missing.to_json())
+            manifest, result = _bring_outputs(attempt, store, meter, result)
         except S3RunnerError as error:
             result = _without_outputs(result, error)
-    manifest = _with_rest(attempt, store, manifest, meter)
+    manifest, result = _with_streams(attempt, store, meter, manifest, result)
     body = dump_document(dump_manifest(manifest))
     store.put(attempt.keys.manifest, lambda: iter((body,)), size=len(body), part_size=len(body))
     phases = {**result.phases, "stage_out": meter.phase}
     return replace(result, phases=phases, manifest_digest=document_digest(body))
+
+
+def _bring_outputs(
+    attempt: Attempt, store: RetryingStore, meter: Meter, result: Result
+) -> tuple[Manifest, Result]:
+    spec = attempt.spec
+    scan = scan_outputs(
+        spec.outputs,
+        attempt.work,
+        [os.path.realpath(root) for root in (attempt.work, *spec.roots)],
+    )
+    manifest = stage_out(
+        store,
+        attempt.keys,
+        scan,
+        declared_files={output.path for output in spec.outputs},
+        meter=meter,
+    )
+    result = replace(result, warnings=(*result.warnings, *scan.warnings))
+    if scan.missing and result.outcome is Outcome.SUCCEEDED:
+        missing = OutputMissingError(
+            f"the tool did not write {', '.join(scan.missing)}",
+            operation="stage-out",
+            source=attempt.place(scan.missing[0]),
+            hint="an output that may be absent is declared {path: …, optional: true}",
+        )
+        result = replace(result, outcome=Outcome.OUTPUT_MISSING, error=missing.to_json())
+    return manifest, result
 
 
 def _without_outputs(result: Result, error: S3RunnerError) -> Result:
@@ -77,21 +89,20 @@ def _without_outputs(result: Result, error: S3RunnerError) -> Result:
     return replace(result, warnings=(*result.warnings, str(error)))
 
 
-def _scan(attempt: Attempt) -> OutputScan:
-    roots = (os.path.realpath(attempt.work), *(os.path.realpath(r) for r in attempt.spec.roots))
-    return scan_outputs(attempt.spec.outputs, attempt.work, roots)
-
-
-def _with_rest(
-    attempt: Attempt, store: RetryingStore, manifest: Manifest, meter: Meter
-) -> Manifest:
-    names = ("stdout", "stderr", "exit_code")
-    members = [
-        (f"{REST}/{name}", attempt.control_file(name))
-        for name in names
-        if Path(attempt.control_file(name)).is_file()
-    ]
-    if not members:
-        return manifest
-    pack, entries = put_pack(store, attempt.keys.rest, members, meter=meter)
-    return Manifest((*manifest.entries, *entries), (*manifest.packs, pack))
+def _with_streams(
+    attempt: Attempt, store: RetryingStore, meter: Meter, manifest: Manifest, result: Result
+) -> tuple[Manifest, Result]:
+    """Add streams and exit code; what the tool put in their place is left out with a warning."""
+    members, warnings = [], list(result.warnings)
+    for name in ("stdout", "stderr", "exit_code"):
+        path = attempt.control_file(name)
+        if not os.path.lexists(path):
+            continue
+        if stat.S_ISREG(os.lstat(path).st_mode):
+            members.append((f"{REST}/{name}", path))
+        else:
+            warnings.append(f"the tool replaced its {name} by something that is no file")
+    if members:
+        pack, entries = put_pack(store, attempt.keys.rest, members, meter=meter)
+        manifest = make_manifest((*manifest.entries, *entries), (*manifest.packs, pack))
+    return manifest, replace(result, warnings=tuple(warnings))

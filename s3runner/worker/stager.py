@@ -15,11 +15,12 @@ from types import FrameType
 
 from s3runner.errors import S3RunnerError
 from s3runner.model import Outcome, Phase, outcome_of
+from s3runner.staging.manifest import dump_document
 from s3runner.staging.records import Result
 from s3runner.worker.attempt import Attempt
 from s3runner.worker.commit import failed, publish, read_commit
 from s3runner.worker.stage_out import bring_out
-from s3runner.worker.tool import ToolEnd, ToolWatch, outcome_of_tool
+from s3runner.worker.tool import ToolEnd, ToolWatch, outcome_of_tool, read_piece
 
 
 def stage(attempt: Attempt) -> int:
@@ -30,19 +31,21 @@ def stage(attempt: Attempt) -> int:
     try:
         end = watch.wait()
         watch.close()
-        return _bring_out_and_commit(attempt, end)
+        if read_commit(attempt) is not None:
+            return 0
+        outcome, may_be_final = outcome_of_tool(end)
+        result = _bring_out(attempt, end, outcome)
     except S3RunnerError as error:
         watch.close()
         error.during("stage-out")
         print(f"s3runner: {error} [E{error.code}]", flush=True)
-        return publish(attempt, failed(attempt, outcome_of(error.code), error.to_json()))
+        result, may_be_final = failed(attempt, outcome_of(error.code), error.to_json()), True
+    # outside of the try: a commit whose answer never came may stand, and names this very result
+    return publish(attempt, result, may_be_final=may_be_final)
 
 
-def _bring_out_and_commit(attempt: Attempt, end: ToolEnd) -> int:
-    outcome, may_be_final = outcome_of_tool(end)
+def _bring_out(attempt: Attempt, end: ToolEnd, outcome: Outcome) -> Result:
     print(f"s3runner: tool {outcome.value}, exit code {end.exit_code}", flush=True)
-    if read_commit(attempt) is not None:
-        return 0
     result = Result(
         job_id=attempt.job_id,
         generation=attempt.generation_number,
@@ -52,8 +55,8 @@ def _bring_out_and_commit(attempt: Attempt, end: ToolEnd) -> int:
         phases={**_fetched(attempt), "run": Phase(seconds=end.seconds)},
         error=_explain(attempt, outcome),
     )
-    result = bring_out(attempt, result)
-    return publish(attempt, result, may_be_final=may_be_final)
+    # what a tool that still lives has written may change under our hands: its streams only
+    return bring_out(attempt, result, with_outputs=not end.alive)
 
 
 def _explain(attempt: Attempt, outcome: Outcome) -> dict[str, object] | None:
@@ -73,12 +76,13 @@ def _explain(attempt: Attempt, outcome: Outcome) -> dict[str, object] | None:
 
 
 def _fetched(attempt: Attempt) -> Mapping[str, Phase]:
-    path = Path(attempt.control_file("fetched.json"))
     try:
-        return {"fetch": Phase(**json.loads(path.read_text()))}
-    except (OSError, ValueError, TypeError):
+        phase = Phase(**json.loads(read_piece(attempt.control_file("fetched.json"))))
+        dump_document(phase.to_json())
+    except (OSError, ValueError, TypeError, RecursionError):
         # the tool can write here: what it cost is not worth failing for
         return {}
+    return {"fetch": phase}
 
 
 def _wake_on_term() -> int:

@@ -23,13 +23,18 @@ _SHORT_GRACE_SHARE = 0.6
 _KILL_PATIENCE_S = 60
 """How long a killed tool may take to vanish (a process stuck in the kernel may never)."""
 
+_KEPT = 4096
+_DIGITS = 18
+"""The shim's words are short; whatever is longer comes from the tool."""
+
 
 @dataclass(frozen=True, slots=True)
 class ToolEnd:
     """How the tool's run ended, as seen by the stager.
 
     `exit_code` None: the shim left none. `oom_grew` None: the kernel's count could not be read.
-    `code_stored` False: a code came through the FIFO but its file could not be written.
+    `code_stored` False: a code came through the FIFO but its file could not be written. `alive`:
+    even KILL has not ended it, so what it left may still change.
     """
 
     started: bool
@@ -38,6 +43,7 @@ class ToolEnd:
     code_stored: bool = True
     walltime_spent: bool = False
     interrupted: bool = False
+    alive: bool = False
     seconds: float = 0.0
 
 
@@ -46,11 +52,9 @@ def outcome_of_tool(end: ToolEnd) -> tuple[Outcome, bool]:
 
     | started | code | else                      | outcome            | pod may commit |
     |---------|------|---------------------------|--------------------|----------------|
-    | no      | -    | TERM came                 | interrupted        | no             |
+    | any     | any  | TERM came                 | interrupted        | no             |
     | no      | -    |                           | tool_never_started | yes            |
     | yes     | any  | walltime spent            | walltime           | yes            |
-    | yes     | != 0 | TERM came                 | interrupted        | no             |
-    | yes     | none | TERM came                 | interrupted        | no             |
     | yes     | none |                           | tool_vanished      | no             |
     | yes     | any  | code not stored           | no_space           | no             |
     | yes     | 0    |                           | succeeded          | yes            |
@@ -58,27 +62,20 @@ def outcome_of_tool(end: ToolEnd) -> tuple[Outcome, bool]:
     | yes     | 137  | OOM count unreadable      | tool_failed        | no             |
     | yes     | != 0 |                           | tool_failed        | yes            |
 
+    A tool that was told to end may well exit with 0 and half an output, so TERM outweighs its code.
     Whether it then does commit is the generation record's business.
     """
+    if end.interrupted:
+        return Outcome.INTERRUPTED, False
     if not end.started:
-        return (
-            (Outcome.INTERRUPTED, False) if end.interrupted else (Outcome.TOOL_NEVER_STARTED, True)
-        )
+        return Outcome.TOOL_NEVER_STARTED, True
     if end.walltime_spent:
         return Outcome.WALLTIME, True
-    if end.interrupted and end.exit_code != 0:
-        return Outcome.INTERRUPTED, False
     if end.exit_code is None:
         return Outcome.TOOL_VANISHED, False
     if not end.code_stored:
         return Outcome.NO_SPACE, False
     return _outcome_of_code(end.exit_code, oom_grew=end.oom_grew)
-
-
-def _never_started(end: ToolEnd) -> tuple[Outcome, bool]:
-    if end.interrupted:
-        return Outcome.INTERRUPTED, False
-    return Outcome.TOOL_NEVER_STARTED, True
 
 
 def _outcome_of_code(exit_code: int, *, oom_grew: bool | None) -> tuple[Outcome, bool]:
@@ -111,11 +108,14 @@ class ToolWatch:
         self._term_at: float | None = None
         self._told_to_end_at: float | None = None
         self._walltime_spent = False
+        self._closed = False
 
     def close(self) -> None:
-        """Close both ends; with `down` goes the tool."""
+        """Close both ends, once; with `down` goes the tool."""
         self._tell_to_end()
-        os.close(self._up)
+        if not self._closed:
+            self._closed = True
+            os.close(self._up)
 
     def wait(self) -> ToolEnd:
         """Block until the tool has ended, its shim is gone, or it did not start in time."""
@@ -129,9 +129,9 @@ class ToolWatch:
                 os.read(self._wake, 512)
                 self._term_at = self._term_at or self._clock()
             if self._up in events and self._hung_up():
-                return self._end()
+                return self._end(hung_up=True)
             if self._clock() >= self._next_deadline() and self._times_up():
-                return self._end()
+                return self._end(hung_up=False)
 
     def _next_deadline(self) -> float:
         """Return when the next thing must happen although nobody says anything."""
@@ -157,33 +157,40 @@ class ToolWatch:
     def _tell_to_end(self) -> None:
         if self._told_to_end_at is None:
             self._told_to_end_at = self._clock()
+            # a tool that holds this FIFO open itself keeps the end of file away, not the line
+            with contextlib.suppress(BlockingIOError):
+                os.set_blocking(self._down, False)
+                os.write(self._down, b"end\n")
             os.close(self._down)
 
     def _hung_up(self) -> bool:
         """Take what the shim wrote; True when it holds the FIFO no longer."""
-        chunk = os.read(self._up, 4096)
-        self._lines += chunk
+        chunk = os.read(self._up, _KEPT)
+        # the tool can write here too, as much as it likes
+        self._lines = (self._lines + chunk)[-_KEPT:]
         if self._started_at is None:
             # a hang-up also means that there was a writer
             self._started_at = self._clock()
         return not chunk
 
-    def _end(self) -> ToolEnd:
-        stored = Path(self._attempt.control_file("exit_code"))
-        words = self._lines.decode("ascii", "replace").split()
-        text = words[words.index("exit") + 1 :] if "exit" in words else []
-        if not text:
+    def _end(self, *, hung_up: bool) -> ToolEnd:
+        stored = self._attempt.control_file("exit_code")
+        # when the shim wrote its line, nothing else was left to write one behind it
+        _, said, line = self._lines.rpartition(b"exit ")
+        if not said:
             # the shim may have been killed between the file and the line
             with contextlib.suppress(OSError):
-                text = stored.read_text("ascii", "replace").split()
+                line = read_piece(stored)
+        code, *counts = [_number(word) for word in line.split()[:3]] or [None]
         seconds = 0.0 if self._started_at is None else self._clock() - self._started_at
         return ToolEnd(
             started=self._started_at is not None,
-            exit_code=int(text[0]) if text and text[0].isdecimal() else None,
-            oom_grew=_grew(text[1:]),
-            code_stored=stored.exists(),
+            exit_code=code,
+            oom_grew=_grew(counts),
+            code_stored=Path(stored).exists(),
             walltime_spent=self._walltime_spent,
             interrupted=self._term_at is not None,
+            alive=self._started_at is not None and not hung_up,
             seconds=seconds,
         )
 
@@ -195,7 +202,23 @@ def term_patience_s(grace_s: int) -> float:
     return grace_s - _STAGE_OUT_RESERVE_S
 
 
-def _grew(counts: list[str]) -> bool | None:
-    if len(counts) < 2 or not all(count.isdecimal() for count in counts[:2]):  # noqa: PLR2004  # a pair
+def read_piece(path: str) -> bytes:
+    """Return the beginning of a file that the tool may have replaced by anything. Raises OSError.
+
+    It never waits, not even for the writer of a FIFO.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.read(descriptor, _KEPT)
+    finally:
+        os.close(descriptor)
+
+
+def _number(word: bytes) -> int | None:
+    return int(word) if word.isdigit() and len(word) <= _DIGITS else None
+
+
+def _grew(counts: list[int | None]) -> bool | None:
+    if len(counts) != 2 or counts[0] is None or counts[1] is None:  # noqa: PLR2004  # a pair
         return None
-    return int(counts[1]) > int(counts[0])
+    return counts[1] > counts[0]

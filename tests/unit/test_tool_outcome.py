@@ -11,7 +11,7 @@ ROWS = [
     (ToolEnd(started=True, exit_code=0, walltime_spent=True), Outcome.WALLTIME, True),
     (ToolEnd(started=True, exit_code=143, interrupted=True), Outcome.INTERRUPTED, False),
     (ToolEnd(started=True, interrupted=True), Outcome.INTERRUPTED, False),
-    (ToolEnd(started=True, exit_code=0, interrupted=True), Outcome.SUCCEEDED, True),
+    (ToolEnd(started=True, exit_code=0, interrupted=True), Outcome.INTERRUPTED, False),
     (ToolEnd(started=True), Outcome.TOOL_VANISHED, False),
     (ToolEnd(started=True, exit_code=0, code_stored=False), Outcome.NO_SPACE, False),
     (ToolEnd(started=True, exit_code=0, oom_grew=True), Outcome.SUCCEEDED, True),
@@ -23,7 +23,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("end", "outcome", "final"), ROWS, ids=lambda value: str(value))
-def test_the_tools_end_has_its_outcome(end: ToolEnd, outcome: Outcome, final: bool) -> None:  # noqa: FBT001  # a row's column
+def test_the_tools_end_has_its_outcome(end: ToolEnd, outcome: Outcome, final: bool) -> None:  # a row's column
     assert outcome_of_tool(end) == (outcome, final)
 
 
