@@ -6,6 +6,8 @@ middle on, and because it knows the runner by its methods only.
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -55,13 +57,48 @@ def run_to_end(
     What is learned on the way goes into the invocation's report, so that a failure half-way can
     still say which job it was. Ctrl-C raises InterruptedByUserError and leaves the job alone.
     """
-    try:
+    with _telling(invocation, listener):
         runner.check_places(job, landing.into, overwrite=landing.overwrite)
         job_id = runner.submit(job, listener)
-        end = runner.wait(job_id, listener)
-        invocation.learn(job_id=job_id, end=end)
+        return _finish(runner, job_id, invocation, listener, landing)
+
+
+def take_up(
+    runner: JobRunner,
+    job_id: str,
+    invocation: Invocation,
+    listener: PlainLines,
+    landing: Landing | None,
+) -> int:
+    """Go on with a job that somebody submitted: wait, and sync if there is a place to land."""
+    listener.current_job = job_id
+    with _telling(invocation, listener):
+        return _finish(runner, job_id, invocation, listener, landing)
+
+
+def _finish(
+    runner: JobRunner,
+    job_id: str,
+    invocation: Invocation,
+    listener: PlainLines,
+    landing: Landing | None,
+) -> int:
+    end = runner.wait(job_id, listener)
+    invocation.learn(job_id=job_id, end=end)
+    if landing is not None:
         synced = runner.sync(job_id, landing.into, listener, overwrite=landing.overwrite)
         invocation.learn(sync=synced)
+    listener.close()
+    for line in end_lines(invocation.report):
+        listener.say(line)
+    return 0 if end.outcome is Outcome.SUCCEEDED else 1
+
+
+@contextlib.contextmanager
+def _telling(invocation: Invocation, listener: PlainLines) -> Iterator[None]:
+    """Turn an end before the job's own end into a report, and into words on how to go on."""
+    try:
+        yield
     except KeyboardInterrupt as error:
         raise _detached(invocation, listener) from error
     except S3RunnerError:
@@ -70,9 +107,6 @@ def run_to_end(
     finally:
         listener.close()
         invocation.learn(job_id=listener.current_job, stage_in=listener.phases.get(STAGE_IN))
-    for line in end_lines(invocation.report):
-        listener.say(line)
-    return 0 if end.outcome is Outcome.SUCCEEDED else 1
 
 
 def _detached(invocation: Invocation, listener: PlainLines) -> InterruptedByUserError:

@@ -23,10 +23,13 @@ from s3runner.nearest import did_you_mean
 EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
 _VERBS = {
+    "cancel": "End a job that was submitted.",
     "demo": "Run a job against a store of its own, on this machine.",
     "plan": "Show what running a job would upload, and the Job it would make.",
     "run": "Run a job: submit it, wait for it, and bring its outputs back.",
     "schema": "Print the JSON Schema of a job file or of the settings.",
+    "sync": "Wait for a job that was submitted, and bring its outputs back.",
+    "wait": "Wait for a job that was submitted.",
 }
 """Each is a module of this package with a `command`; the sentence is for `s3runner --help`."""
 

@@ -27,3 +27,16 @@ json_option = click.option(
 )
 
 job_file_argument = click.argument("job_file", type=click.Path(path_type=Path), metavar="JOB.YML")
+
+job_id_argument = click.argument("job_id", metavar="JOB_ID")
+
+into_option = click.option(
+    "--into",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Where the results land; otherwise ./<job name>/, absolute outputs at their own place.",
+)
+
+overwrite_option = click.option(
+    "--overwrite", is_flag=True, help="Replace existing directories that differ."
+)

@@ -45,7 +45,7 @@ def command(
 ) -> int:
     """Show what running a job would upload, and the Kubernetes Job it would make.
 
-    Writes nothing, neither here nor in the store. The Job goes to stdout as YAML, the rest to
+    Writes nothing but this machine's own cache of digests. The Job goes to stdout as YAML, the rest to
     stderr; with --json both are one object.
     """
     settings = load_settings(settings_path)

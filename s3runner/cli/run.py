@@ -12,8 +12,10 @@ from s3runner import wiring
 from s3runner.cli.follow import Landing, run_to_end
 from s3runner.cli.options import (
     destination_option,
+    into_option,
     job_file_argument,
     json_option,
+    overwrite_option,
     settings_option,
 )
 from s3runner.cli.rendering import listener_for
@@ -27,13 +29,8 @@ from s3runner.settings import load_settings
 @job_file_argument
 @settings_option
 @destination_option
-@click.option(
-    "--into",
-    type=click.Path(path_type=Path),
-    metavar="DIR",
-    help="Where the results land; otherwise ./<job name>/, absolute outputs at their own place.",
-)
-@click.option("--overwrite", is_flag=True, help="Replace existing directories that differ.")
+@into_option
+@overwrite_option
 @json_option
 @click.pass_obj
 def command(

@@ -236,8 +236,13 @@ def reference_variable(name: str) -> str:
 
 
 def _container_resources(resources: Resources) -> JsonObject:
-    named = {"cpu": resources.cpu, "memory": resources.memory}
-    requests = {name: item.request or item.limit for name, item in named.items()}
+    named = {
+        "cpu": resources.cpu,
+        "memory": resources.memory,
+        "ephemeral-storage": resources.disk,
+    }
+    asked = {name: item.request or item.limit for name, item in named.items()}
+    requests = {name: quantity for name, quantity in asked.items() if quantity}
     limits = {name: item.limit for name, item in named.items() if item.limit}
     if resources.gpu:
         limits["nvidia.com/gpu"] = str(resources.gpu)

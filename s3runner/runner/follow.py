@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 from s3runner.cluster.outcome import container_ended, is_over, state_of
 from s3runner.cluster.protocol import Observation
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError, SpecError
+from s3runner.errors import ObjectNotFoundError, S3RunnerError, SpecError
 from s3runner.model import Outcome, Phase, code_of
 from s3runner.runner.creation import create_job, was_created
 from s3runner.runner.decide import StoredResult, decide_end
@@ -31,10 +31,7 @@ def wait(head: Head, job_id: str, listener: Listener) -> JobEnd:
 
     A job of another cluster is only waited for. Raises SettingsError for an unknown job id.
     """
-    try:
-        spec, digest = head.read_spec(job_id)
-    except ObjectNotFoundError as error:
-        raise SettingsError(f"there is no job {job_id}", source=head.config.uri("")) from error
+    spec, digest = head.read_spec(job_id)
     if dict(spec.cluster) != dict(head.cluster.identity):
         commit, attempts = _await_commit(head, job_id), 1
         listener.state("ended")

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3runner.cluster.protocol import Cluster
-from s3runner.errors import ObjectNotFoundError
+from s3runner.errors import ObjectNotFoundError, SettingsError
 from s3runner.model import Destination, StoreConfig
 from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import document_digest
 from s3runner.staging.records import Commit, Result, Spec, check_digest
 from s3runner.store.retrying import RetryingStore, read
+
+_JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 
 
 @dataclass(frozen=True)
@@ -37,9 +40,15 @@ class Head:
         return StoreLayout(self.config.prefix)
 
     def read_spec(self, job_id: str) -> tuple[Spec, str]:
-        """Return a job's spec and the digest of its document. Raises ObjectNotFoundError."""
+        """Return a job's spec and its document's digest. Raises SettingsError for an unknown id."""
+        if not _JOB_ID.fullmatch(job_id):
+            raise SettingsError(f"{job_id!r} is no job id")
         key = self.layout.job(job_id).spec
-        body = read(self.store, key)
+        try:
+            body = read(self.store, key)
+        except ObjectNotFoundError as error:
+            where = self.config.uri(self.layout.jobs_prefix)
+            raise SettingsError(f"there is no job {job_id} in {where}") from error
         return Spec.load(body, self.config.uri(key)), document_digest(body)
 
     def read_commit(self, job_id: str) -> Commit | None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError
-from s3runner.model import Job
+from s3runner.errors import S3RunnerError, SettingsError
+from s3runner.model import Job, Outcome
 from s3runner.runner import follow, submission
 from s3runner.runner import sync as syncing
+from s3runner.runner.cancel import cancel
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, check_places
 from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncResult
@@ -47,12 +48,16 @@ class Runner:
     ) -> SyncResult:
         """Bring the results here: below `into`, by default `./<job name>`."""
         with _named("sync"):
-            try:
-                spec, _ = self.head.read_spec(job_id)
-            except ObjectNotFoundError as error:
-                raise SettingsError(f"there is no job {job_id}") from error
+            spec, _ = self.head.read_spec(job_id)
             places = Places(into or Path(spec.name), gather_absolute=into is not None)
             return syncing.sync(self.head, spec, places, listener, overwrite=overwrite)
+
+    def cancel(self, job_id: str) -> tuple[Outcome, bool]:
+        """End the job; return its outcome, and whether it is this call's doing."""
+        with _named("cancel"):
+            spec, _ = self.head.read_spec(job_id)
+            commit, ours = cancel(self.head, spec)
+            return commit.outcome, ours
 
 
 @contextlib.contextmanager

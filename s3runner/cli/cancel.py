@@ -1,0 +1,41 @@
+"""`s3runner cancel`: end a job that was submitted."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.options import (
+    destination_option,
+    job_id_argument,
+    json_option,
+    settings_option,
+)
+from s3runner.cli.report import Invocation
+from s3runner.model import code_of
+from s3runner.runner.report import JobEnd
+from s3runner.settings import load_settings
+
+
+@click.command("cancel")
+@job_id_argument
+@settings_option
+@destination_option
+@json_option
+@click.pass_obj
+def command(
+    invocation: Invocation, *, job_id: str, settings_path: Path | None, destination: str | None
+) -> None:
+    """End a job: from now on nothing that its pods do can decide it, and they are stopped.
+
+    A job that has ended already stays as it is. Exits 0 in both cases.
+    """
+    invocation.settings = settings_path
+    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    outcome, ours = runner.cancel(job_id)
+    invocation.learn(job_id=job_id, end=JobEnd(outcome, code_of(outcome)))
+    said = "cancelled" if ours else f"had ended already ({outcome.value})"
+    click.echo(f"s3runner: job {job_id} {said}", err=True)

@@ -1,0 +1,51 @@
+"""`s3runner sync`: wait for a job, then bring its results here."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.follow import Landing, take_up
+from s3runner.cli.options import (
+    destination_option,
+    into_option,
+    job_id_argument,
+    json_option,
+    overwrite_option,
+    settings_option,
+)
+from s3runner.cli.rendering import listener_for
+from s3runner.cli.report import Invocation
+from s3runner.settings import load_settings
+
+
+@click.command("sync")
+@job_id_argument
+@settings_option
+@destination_option
+@into_option
+@overwrite_option
+@json_option
+@click.pass_obj
+def command(  # one parameter an option
+    invocation: Invocation,
+    *,
+    job_id: str,
+    settings_path: Path | None,
+    destination: str | None,
+    into: Path | None,
+    overwrite: bool,
+) -> int:
+    """Wait for a job to end, whoever submitted it, and bring its results here.
+
+    May be called again: what is here already and does not differ is left alone. Exits 0 when the
+    job succeeded, 1 when it ended otherwise.
+    """
+    invocation.settings = settings_path
+    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    listener = listener_for(sys.stderr)
+    return take_up(runner, job_id, invocation, listener, Landing(into, overwrite))

@@ -1,0 +1,40 @@
+"""`s3runner wait`: follow a job that somebody submitted to its end."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.follow import take_up
+from s3runner.cli.options import (
+    destination_option,
+    job_id_argument,
+    json_option,
+    settings_option,
+)
+from s3runner.cli.rendering import listener_for
+from s3runner.cli.report import Invocation
+from s3runner.settings import load_settings
+
+
+@click.command("wait")
+@job_id_argument
+@settings_option
+@destination_option
+@json_option
+@click.pass_obj
+def command(
+    invocation: Invocation, *, job_id: str, settings_path: Path | None, destination: str | None
+) -> int:
+    """Wait for a job to end, whoever submitted it; bring nothing back.
+
+    Exits 0 when the job succeeded, 1 when it ended otherwise. A job whose submitter died before it
+    was started is started.
+    """
+    invocation.settings = settings_path
+    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    return take_up(runner, job_id, invocation, listener_for(sys.stderr), None)
