@@ -45,8 +45,8 @@ def command(
 ) -> int:
     """Show what running a job would upload, and the Kubernetes Job it would make.
 
-    Writes nothing but this machine's own cache of digests. The Job goes to stdout as YAML, the rest to
-    stderr; with --json both are one object.
+    Writes nothing but this machine's own cache of digests. The Job goes to stdout as YAML, the
+    rest to stderr; with --json both are one object.
     """
     settings = load_settings(settings_path)
     job = load_job(job_file, settings.references)

@@ -13,6 +13,7 @@ from s3runner.errors import InputError, ObjectNotFoundError, SettingsError, Unsu
 from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoreConfig, StoredAt
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
+from s3runner.staging.records import Result, check_digest
 from s3runner.store.protocol import ObjectStore, StoredObject
 from s3runner.store.retrying import read
 
@@ -54,13 +55,7 @@ class RemoteSources:
     def _from_attempt(
         self, path: str, uri: str, attempt: AttemptLayout, key: str, member: str
     ) -> Manifest:
-        origin = self.config.uri(attempt.manifest)
-        try:
-            manifest = load_manifest(
-                parse_document(read(self.store, attempt.manifest), origin), origin
-            )
-        except ObjectNotFoundError as error:
-            raise InputError("there is no such output", source=uri, target=path) from error
+        manifest = self._manifest_of(attempt, path, uri)
         names = {entry.path for entry in manifest.entries if _is_named(entry, attempt, key, member)}
         entries = tuple(_moved(manifest.entries, names, path))
         if not entries:
@@ -68,6 +63,17 @@ class RemoteSources:
         used = {entry.at.key for entry in entries if entry.at and entry.at.offset is not None}
         packs: Iterable[Pack] = (pack for pack in manifest.packs if pack.key in used)
         return Manifest(entries, tuple(packs))
+
+    def _manifest_of(self, attempt: AttemptLayout, path: str, uri: str) -> Manifest:
+        """Return what an attempt brought out, checked against the digest in its result."""
+        origin = self.config.uri(attempt.manifest)
+        try:
+            result = Result.load(read(self.store, attempt.result), self.config.uri(attempt.result))
+            body = read(self.store, attempt.manifest)
+        except ObjectNotFoundError as error:
+            raise InputError("there is no such output", source=uri, target=path) from error
+        check_digest(body, result.manifest_digest or "none", origin)
+        return load_manifest(parse_document(body, origin), origin)
 
     def _foreign(self, path: str, uri: S3Uri) -> Iterator[Entry]:
         if not uri.key.strip("/"):

@@ -56,7 +56,10 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
     rendered = job_object(draft, 1, "", head.pod_config)
     for caveat in head.cluster.caveats(rendered):
         listener.warning(caveat)
-    meter = Meter(lambda phase: listener.phase(STAGE_IN, phase, None, None))
+    meter = Meter()
+    meter.listener = lambda phase: listener.phase(
+        STAGE_IN, phase, meter.expected_bytes, meter.expected_files
+    )
     store = head.store.with_meter(meter)
     sources = _find_sources(store, head, job)
     for warning in (text for tree in sources.trees for text in tree.warnings):

@@ -73,7 +73,7 @@ def test_a_file_of_another_job_is_named_with_its_digest(store: MemoryStore) -> N
     assert entry.at is not None
     assert (entry.at.key, entry.at.etag) == (KEYS.out("a b.txt"), None)
     assert manifest.packs == ()
-    assert store.calls == [("get", KEYS.manifest)]
+    assert store.calls == [("get", KEYS.result), ("get", KEYS.manifest)]
 
 
 def test_a_member_of_a_pack_brings_its_pack_and_nothing_else(
