@@ -186,7 +186,7 @@ class MemoryStore:
             raise error
         return (method, number) in self._world.lose
 
-    def _answer(self, lost: bool) -> None:  # noqa: FBT001 # two words of one lever
+    def _answer(self, lost: bool) -> None:  # two words of one lever
         if lost:
             raise StoreUnavailableError("no answer")
 

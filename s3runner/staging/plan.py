@@ -1,4 +1,4 @@
-"""What stage-in would upload, decided without touching anything.
+"""What stage-in would upload and what of the outputs is packed, decided without touching anything.
 
 Pure: trees and digests in, keys out. `upload` carries the plan out, `s3runner plan` prints it.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,6 +19,9 @@ from s3runner.staging.manifest import conflict
 from s3runner.staging.pack import SMALL, PackPlan, plan_packs
 from s3runner.staging.tree import LocalFile, Tree
 from s3runner.store.protocol import StoredObject
+
+MANY_MATCHES = 100
+"""A glob with more matches than this is packed like a directory."""
 
 Parts = tuple[str, ...]
 """The hex SHA-256 of each part of some content."""
@@ -101,6 +105,29 @@ def group_inputs(trees: Sequence[Tree]) -> Grouping:
         packs += made
         plain |= alone
     return Grouping(tuple(packs), plain)
+
+
+def group_outputs(
+    trees: Sequence[Tree], declared_files: AbstractSet[str]
+) -> tuple[list[PackSource], dict[str, LocalFile]]:
+    """Choose what is packed; an output's files share no pack with another output's."""
+    directories = {e.path for tree in trees for e in tree.entries if e.kind is Kind.DIR}
+    packs: list[PackSource] = []
+    alone: dict[str, LocalFile] = {}
+    for tree in trees:
+        tops = [e for e in tree.entries if e.path.rpartition("/")[0] not in directories]
+        many = len(tops) > MANY_MATCHES
+        packed: dict[str, tuple[str, LocalFile]] = {}
+        for path, file in tree.files.items():
+            member = many or path.rpartition("/")[0] in directories
+            if member and file.identity.size < SMALL and path not in declared_files:
+                packed[path] = (path, file)
+            else:
+                alone[path] = file
+        made, single = pack_up(packed)
+        packs += made
+        alone |= single
+    return packs, alone
 
 
 def pack_up(

@@ -18,7 +18,9 @@ from s3runner.staging.tree import Identity, LocalFile
 CHUNK = 1024**2
 """Bytes read at once where a whole part is not needed."""
 
-_FLAGS = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+_READ = os.O_RDONLY | os.O_NONBLOCK
+_SEARCH = os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC
+_REPLACED = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENXIO)
 _UNNAMEABLE = (errno.ENAMETOOLONG, errno.EILSEQ)
 
 
@@ -44,18 +46,64 @@ def unreadable(error: OSError, path: str) -> S3RunnerError:
     return InputError(f"cannot be read: {reason}", source=path)
 
 
-def refuse_kind(mode: int, path: str) -> UnsupportedError:
-    """Return the error for what is neither file, directory nor link."""
+def refuse_kind(
+    mode: int, path: str, wanted: str = "a file, directory or link"
+) -> UnsupportedError:
+    """Return the error for something at `path` that is not what is wanted there."""
     kinds = {
+        stat.S_IFLNK: "a symbolic link",
+        stat.S_IFDIR: "a directory",
         stat.S_IFIFO: "a FIFO",
         stat.S_IFSOCK: "a socket",
         stat.S_IFBLK: "a block device",
         stat.S_IFCHR: "a character device",
     }
     kind = kinds.get(stat.S_IFMT(mode), "of an unknown kind")
-    return UnsupportedError(
-        f"it is {kind}: only files, directories and links are staged", source=path
-    )
+    return UnsupportedError(f"it is {kind}, not {wanted}", source=path)
+
+
+def open_beneath(root: str, path: str, flags: int = _READ) -> int:
+    """Open `path`, the directory `root` or something below it, through no link below `root`.
+
+    Component by component, so that whoever may write below `root` cannot lead us out of it,
+    however often they put links in place of what was there. Raises OSError, and UnsupportedError
+    naming a link that stands in the way. With O_PATH a link at `path` itself is opened, not
+    followed.
+    """
+    names = [name for name in path.removeprefix(root).split("/") if name] or ["."]
+    here = os.open(root, _SEARCH)
+    try:
+        for depth, name in enumerate(names, 1):
+            step = _SEARCH if depth < len(names) else flags | os.O_CLOEXEC
+            try:
+                below = os.open(name, step | os.O_NOFOLLOW, dir_fd=here)
+            except OSError as error:
+                _refuse_link(error, here, name, "/".join((root.rstrip("/"), *names[:depth])))
+                raise
+            os.close(here)
+            here = below
+    except BaseException:
+        os.close(here)
+        raise
+    return here
+
+
+def _refuse_link(error: OSError, directory: int, name: str, path: str) -> None:
+    """Raise UnsupportedError if what could not be opened is a link."""
+    if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+        return
+    found = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if stat.S_ISLNK(found.st_mode):
+        raise refuse_kind(found.st_mode, path, "a file or directory") from error
+
+
+def stat_beneath(root: str, path: str) -> os.stat_result:
+    """Look at `path`, without opening it, in the way of `open_beneath`."""
+    fd = open_beneath(root, path, os.O_PATH)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
 
 
 class OpenFile:
@@ -70,9 +118,11 @@ class OpenFile:
 
     def __enter__(self) -> OpenFile:  # noqa: PYI034 # typing.Self is Python 3.11
         try:
-            self._fd = os.open(self._file.path, _FLAGS)
+            self._fd = open_beneath(self._file.opened_from, self._file.path)
+        except UnsupportedError as error:
+            raise ChangedError(self._file) from error
         except OSError as error:
-            if error.errno in (errno.ELOOP, errno.ENOENT, errno.ENXIO):
+            if error.errno in _REPLACED:
                 raise ChangedError(self._file) from error
             raise unreadable(error, self._file.path) from error
         try:
@@ -117,12 +167,15 @@ class OpenFile:
         raise unreadable(error, self._file.path) from error
 
 
-def look_again(path: str) -> tuple[LocalFile, os.stat_result]:
-    """Return the regular file at `path` as it is now. Raises InputError, UnsupportedError."""
+def look_again(path: str, root: str) -> tuple[LocalFile, os.stat_result]:
+    """Return the regular file at `path` as it is now, reached from `root` through no link.
+
+    Raises InputError, UnsupportedError.
+    """
     try:
-        found = os.lstat(path)
+        found = stat_beneath(root, path)
     except OSError as error:
         raise unreadable(error, path) from error
     if not stat.S_ISREG(found.st_mode):
-        raise refuse_kind(found.st_mode, path)
-    return LocalFile(path, Identity.of(found)), found
+        raise refuse_kind(found.st_mode, path, "a file")
+    return LocalFile(path, Identity.of(found), root), found

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from s3runner.errors import InputError, S3RunnerError, StagingError, UnsupportedError
@@ -16,6 +16,9 @@ from s3runner.staging.globs import has_wildcard, matches_of
 from s3runner.staging.reading import refuse_kind, unreadable
 from s3runner.staging.tree import Tree
 from s3runner.staging.walk import Findings
+
+RESERVED = ".s3runner"
+"""Streams and exit code come back below this name, beside the outputs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +48,7 @@ def scan(path_in_job: str, source: str) -> Tree:
         raise StagingError("stage-in", [_missing_or_unreadable(error, source)]) from error
     except UnsupportedError as error:
         raise StagingError("stage-in", [error]) from error
-    findings.add_tree(path_in_job, local)
+    findings.add_tree(path_in_job, local, local if os.path.isdir(local) else os.path.dirname(local))
     if findings.failures:
         raise StagingError("stage-in", findings.failures)
     return Tree(path_in_job, source, findings.ordered(), findings.files, findings.warnings)
@@ -71,9 +74,11 @@ def scan_outputs(outputs: Sequence[Output], work: str, roots: Sequence[str]) -> 
     An output is a literal path wherever something has exactly that name, else a pattern (`*`, `?`,
     `[]`, and `**` for any depth; a leading wildcard matches no hidden name). One that is a link, or
     lies behind one, is followed only to places below `roots`: a tool must not make us upload what
-    it could not read itself. Raises StagingError with every refusal.
+    it could not read itself, nor put in place of what was seen: the way to each file, as it was
+    followed here, is gone again without links. Raises StagingError with every refusal.
     """
-    search = _OutputSearch(work, [os.path.realpath(root) for root in roots])
+    # of roots in each other the outer one leads the way: the inner one could be replaced
+    search = _OutputSearch(work, sorted((os.path.realpath(root) for root in roots), key=len))
     # in order of their paths, so that a directory is seen whole before what is named inside it
     for output in sorted(outputs, key=lambda output: os.fsencode(output.path)):
         search.look_for(output)
@@ -98,15 +103,16 @@ class _OutputSearch:
         try:
             path = _canonical(output.path)
             found = [path] if os.path.lexists(self._local(path)) else self._matches(path)
-            found = [match for match in found if self._is_there(match)]
+            places = {match: self._resolve(match) for match in found}
         except OSError as error:
             self.failures.append(unreadable(error, self._local(output.path)))
             return
         except S3RunnerError as error:
             self.failures.append(error)
             return
-        if found:
-            self._add(path, found)
+        there = {match: place for match, place in places.items() if place}
+        if there:
+            self._add(path, there)
         elif not output.optional:
             self.missing.append(output.path)
 
@@ -116,20 +122,26 @@ class _OutputSearch:
     def _matches(self, path: str) -> list[str]:
         return matches_of(path, self._work) if has_wildcard(path) else []
 
-    def _is_there(self, path: str) -> bool:
-        """Whether there is something behind the name that may be read. Raises UnsupportedError."""
-        local = self._local(path)
-        real = os.path.realpath(local)
-        if not any(real == root or real.startswith(f"{root.rstrip('/')}/") for root in self._roots):
-            raise UnsupportedError(
-                f"the output leads to {real!r}, outside the job's directories", source=local
-            )
-        return os.path.exists(real)
+    def _resolve(self, path: str) -> tuple[str, str] | None:
+        """Return where a name leads and the root that lies above; None where nothing is.
 
-    def _add(self, declared: str, found: Iterable[str]) -> None:
+        Raises UnsupportedError.
+        """
+        local = self._local(path)
+        if path == RESERVED or path.startswith(f"{RESERVED}/"):
+            raise UnsupportedError(f"{RESERVED} is where the tool's streams go", source=local)
+        real = os.path.realpath(local)
+        for root in self._roots:
+            if real == root or real.startswith(f"{root.rstrip('/')}/"):
+                return (real, root) if os.path.exists(real) else None
+        raise UnsupportedError(
+            f"the output leads to {real!r}, outside the job's directories", source=local
+        )
+
+    def _add(self, declared: str, found: Mapping[str, tuple[str, str]]) -> None:
         findings = Findings()
-        for path in found:
-            findings.add_tree(path, os.path.realpath(self._local(path)))
+        for path, (local, root) in found.items():
+            findings.add_tree(path, local, root)
         self.failures += findings.failures
         entries = tuple(e for e in findings.ordered() if e.path not in self._seen)
         self._seen.update(entry.path for entry in entries)

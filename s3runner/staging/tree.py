@@ -30,10 +30,19 @@ class Identity:
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """A regular file here, by its absolute path, as the scan saw it."""
+    """A regular file here, by its absolute path, as the scan saw it.
+
+    It is opened from the directory `root` on, through no link; its own directory if none is named.
+    """
 
     path: str
     identity: Identity
+    root: str = ""
+
+    @property
+    def opened_from(self) -> str:
+        """The directory whose path is taken as it is, links included."""
+        return self.root or os.path.dirname(self.path)
 
 
 @dataclass(frozen=True, slots=True)

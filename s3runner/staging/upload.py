@@ -8,20 +8,26 @@ from __future__ import annotations
 
 import os
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from datetime import datetime, timezone
 from functools import partial
 from itertools import count
 from typing import TypeVar
 
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, StagingError
+from s3runner.errors import (
+    ObjectNotFoundError,
+    S3RunnerError,
+    StagingError,
+    UnsupportedError,
+)
 from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoredAt
 from s3runner.staging.digest import combine, listed, part_count, part_range, part_size, sha256_hex
 from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.hashing import hash_inputs, pack_pieces
 from s3runner.staging.layout import AttemptLayout, StoreLayout
-from s3runner.staging.pack import SMALL, plan_pack, rechunk
+from s3runner.staging.manifest import conflict
+from s3runner.staging.pack import plan_pack, rechunk
 from s3runner.staging.parallel import ByteBudget, return_freed_parts, run_all
 from s3runner.staging.plan import (
     PackSource,
@@ -30,8 +36,8 @@ from s3runner.staging.plan import (
     Upload,
     decide_upload,
     group_inputs,
+    group_outputs,
     make_manifest,
-    pack_up,
     plan_stage_in,
 )
 from s3runner.staging.reading import ChangedError, OpenFile, look_again
@@ -44,9 +50,6 @@ T = TypeVar("T")
 
 TRIES = 3
 """How often a file that changes under staging is begun again."""
-
-MANY_MATCHES = 100
-"""A glob with more matches than this is packed like a directory."""
 
 BLOB_TTL_S = 30 * 86400.0
 """How long gc leaves a blob alone, in seconds."""
@@ -78,6 +81,7 @@ def stage_in(  # noqa: PLR0913 # one value for each thing that stage-in joins
             plan = _plan(layout, trees, cache)
             manifest = make_manifest((*plan.manifest.entries, *foreign), plan.manifest.packs)
             todo = [upload for upload in plan.uploads if upload.key not in present]
+            _expect(meter, todo)
             _send_missing(store, todo, blob_ttl_s, meter, present)
         except StagingError as error:
             _prepare_another_try(error, cache, tries)
@@ -85,6 +89,15 @@ def stage_in(  # noqa: PLR0913 # one value for each thing that stage-in joins
             return manifest
         trees = [scan(tree.path, tree.source) for tree in trees]
     raise AssertionError("unreachable: the loop ends by return or raise")
+
+
+def _expect(meter: Meter, uploads: Sequence[Upload]) -> None:
+    """Tell the meter what is to come, beside what an earlier try has sent."""
+    sent = meter.phase
+    meter.expect(
+        sent.bytes + sum(upload.payload for upload in uploads) - (meter.expected_bytes or 0),
+        sent.files + sum(upload.file_count for upload in uploads) - (meter.expected_files or 0),
+    )
 
 
 def _prepare_another_try(error: StagingError, cache: DigestCache, tries: int) -> None:
@@ -147,6 +160,8 @@ def _send_missing(
             with budget.holding(_held(upload.size)):
                 _put(store, upload.key, upload.size, body)
             progress.end(upload.payload, upload.file_count)
+        else:
+            meter.expect(-upload.payload, -upload.file_count)
         present.add(upload.key)
 
     run_all("stage-in", [partial(send, upload) for upload in uploads])
@@ -227,13 +242,14 @@ def stage_out(
     """Send what `scan_outputs` found, each byte read once; return the tree that sync lays out.
 
     Small members of directories, and of globs with over 100 matches, go into packs unless
-    `declared_files` names them. Raises StagingError; a file that changes three times while it is
-    sent is InputError (21).
+    `declared_files` names them. Raises UnsupportedError for outputs that clash, before anything is
+    sent, and StagingError; a file that changes three times while it is sent is InputError (21).
     """
     meter.start()
     return_freed_parts()
-    packs, alone = _group_outputs(scan.trees, declared_files)
     entries = {entry.path: entry for tree in scan.trees for entry in tree.entries}
+    _refuse_clash(entries.values())
+    packs, alone = group_outputs(scan.trees, declared_files)
     budget = ByteBudget()
 
     def send_file(path: str, file: LocalFile) -> tuple[Pack | None, tuple[Entry, ...]]:
@@ -243,9 +259,12 @@ def stage_out(
             )
 
     def send_pack(number: int, source: PackSource) -> tuple[Pack | None, tuple[Entry, ...]]:
-        members = [(path, file.path) for path, file in zip(source.paths, source.files, strict=True)]
+        members = [
+            (path, file.path, file.opened_from)
+            for path, file in zip(source.paths, source.files, strict=True)
+        ]
         with budget.holding(_held(source.plan.size)):
-            return put_pack(store, attempt.pack(number), members, meter=meter)
+            return _steadily(partial(_send_pack, store, attempt.pack(number), members, meter))
 
     sent = run_all(
         "stage-out",
@@ -258,27 +277,14 @@ def stage_out(
     return make_manifest(entries.values(), [pack for pack, _ in sent if pack])
 
 
-def _group_outputs(
-    trees: Sequence[Tree], declared_files: AbstractSet[str]
-) -> tuple[list[PackSource], dict[str, LocalFile]]:
-    """Choose what is packed; an output's files share no pack with another output's."""
-    directories = {e.path for tree in trees for e in tree.entries if e.kind is Kind.DIR}
-    packs: list[PackSource] = []
-    alone: dict[str, LocalFile] = {}
-    for tree in trees:
-        tops = [e for e in tree.entries if e.path.rpartition("/")[0] not in directories]
-        many = len(tops) > MANY_MATCHES
-        packed: dict[str, tuple[str, LocalFile]] = {}
-        for path, file in tree.files.items():
-            member = many or path.rpartition("/")[0] in directories
-            if member and file.identity.size < SMALL and path not in declared_files:
-                packed[path] = (path, file)
-            else:
-                alone[path] = file
-        made, single = pack_up(packed)
-        packs += made
-        alone |= single
-    return packs, alone
+def _refuse_clash(entries: Iterable[Entry]) -> None:
+    clash = conflict(sorted(entries, key=lambda entry: os.fsencode(entry.path)))
+    if clash:
+        raise UnsupportedError(
+            f"two outputs clash: {clash}",
+            operation="stage-out",
+            hint="name each output by the path where it lies, not through a link",
+        )
 
 
 def _steadily(send: Callable[[], T]) -> T:
@@ -295,7 +301,7 @@ def _steadily(send: Callable[[], T]) -> T:
 
 def _send_output(store: ObjectStore, key: str, path: str, file: LocalFile, meter: Meter) -> Entry:
     """Send one file, hashed as it goes."""
-    file, found = look_again(file.path)
+    file, found = look_again(file.path, file.opened_from)
     size = found.st_size
     parts: list[str] = []
     progress = _Progress(meter)
@@ -323,16 +329,21 @@ def put_pack(
 ) -> tuple[Pack, tuple[Entry, ...]]:
     """Send files (name, local path) of any size as one tar; return it and their entries.
 
-    Raises InputError (missing, unreadable, changed three times), UnsupportedError (no file).
+    The path's directory is trusted, the file in it not: a link in its place is not followed.
+    Raises InputError (missing, unreadable, changed three times), UnsupportedError (no file, or a
+    name twice).
     """
-    return _steadily(partial(_send_pack, store, key, members, meter))
+    _refuse_clash(Entry(name, Kind.FILE, 0, 0) for name, _ in members)
+    places = [(name, path, os.path.dirname(path)) for name, path in members]
+    return _steadily(partial(_send_pack, store, key, places, meter))
 
 
 def _send_pack(
-    store: ObjectStore, key: str, members: Sequence[tuple[str, str]], meter: Meter
+    store: ObjectStore, key: str, members: Sequence[tuple[str, str, str]], meter: Meter
 ) -> tuple[Pack, tuple[Entry, ...]]:
-    looks = [look_again(path) for _, path in members]
-    names = [name for name, _ in members]
+    """Send files (name, local path, where it is opened from) as one tar, hashed as it goes."""
+    looks = [look_again(path, root) for _, path, root in members]
+    names = [name for name, *_ in members]
     plan = plan_pack((name, found.st_size) for name, (_, found) in zip(names, looks, strict=True))
     source = PackSource(plan, tuple(names), tuple(file for file, _ in looks))
     found_parts: list[Parts] = []

@@ -1,4 +1,4 @@
-"""Looking at one directory tree: every entry by `lstat`, nothing followed, nothing opened.
+"""Looking at one directory tree: every entry by `lstat`, no link followed, no file opened.
 
 Apart from `scan`, which decides what to look at.
 """
@@ -12,10 +12,14 @@ from dataclasses import dataclass, field
 from s3runner.errors import InputError, S3RunnerError, UnsupportedError
 from s3runner.model import Entry, Kind
 from s3runner.staging.links import escaping_links
-from s3runner.staging.reading import refuse_kind, unreadable
+from s3runner.staging.reading import open_beneath, refuse_kind, stat_beneath, unreadable
 from s3runner.staging.tree import Identity, LocalFile
 
 _SPECIAL_BITS = 0o7000
+_LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+_Directory = tuple[str, str, os.stat_result]
+"""One that is to be listed: its path in the job, its path here, and what it was when seen."""
 
 
 @dataclass
@@ -26,6 +30,8 @@ class Findings:
     files: dict[str, LocalFile] = field(default_factory=dict)
     failures: list[S3RunnerError] = field(default_factory=list)
     special: list[str] = field(default_factory=list)
+    _added: list[Entry] = field(default_factory=list)
+    _root: str = ""
 
     @property
     def warnings(self) -> tuple[str, ...]:
@@ -40,26 +46,25 @@ class Findings:
         """Return the entries sorted by their paths' bytes: a directory before what is in it."""
         return tuple(sorted(self.entries.values(), key=lambda entry: os.fsencode(entry.path)))
 
-    def add_tree(self, path: str, local: str) -> None:
+    def add_tree(self, path: str, local: str, root: str) -> None:
         """Add the file or directory at `local`, and all below it, as `path`.
 
-        `local` itself is no link. Links below it are checked against it.
+        `local` is the directory `root` or lies below it, and nothing is reached through a link
+        below `root`. Links in the tree are checked against it.
         """
-        todo = [(path, local)]
-        links: list[Entry] = []
-        start = len(self.entries)
+        self._added, self._root = [], root
+        todo: list[_Directory] = []
+        try:
+            found = stat_beneath(root, local)
+            if stat.S_ISLNK(found.st_mode):
+                raise refuse_kind(found.st_mode, local, "a file or directory")
+            if self._add(path, local, found, None):
+                todo.append((path, local, found))
+        except (OSError, UnsupportedError) as error:
+            self._refuse(error, local)
         while todo:
-            here, there = todo.pop()
-            try:
-                found = os.lstat(there)
-                names = self._add(here, there, found)
-            except OSError as error:
-                self.failures.append(unreadable(error, there))
-                continue
-            prefix = there if there.endswith("/") else f"{there}/"
-            todo += [(f"{here}/{name}", f"{prefix}{name}") for name in names]
-        links = list(self.entries.values())[start:]
-        for link in escaping_links(links):
+            todo += self._add_content(todo.pop())
+        for link in escaping_links(self._added):
             where = local + link.path[len(path) :]
             self.failures.append(
                 UnsupportedError(
@@ -69,28 +74,61 @@ class Findings:
                 )
             )
 
-    def _add(self, path: str, local: str, found: os.stat_result) -> list[str]:
-        """Add one entry; return the names below it. Raises OSError."""
-        mode = stat.S_IMODE(found.st_mode)
-        if stat.S_ISLNK(found.st_mode):
-            target = os.readlink(local)
-            self._put(Entry(path, Kind.SYMLINK, 0o777, found.st_mtime_ns, target=target))
+    def _add_content(self, directory: _Directory) -> list[_Directory]:
+        """Add what is in a directory; return the directories among it."""
+        path, local, seen = directory
+        below: list[_Directory] = []
+        try:
+            fd = _open_directory(self._root, local, seen)
+        except (OSError, UnsupportedError) as error:
+            self._refuse(error, local)
             return []
+        try:
+            for name in os.listdir(fd):
+                here, there = f"{path}/{name}", os.path.join(local, name)
+                try:
+                    found = os.stat(name, dir_fd=fd, follow_symlinks=False)
+                    if self._add(here, there, found, fd):
+                        below.append((here, there, found))
+                except OSError as error:
+                    self._refuse(error, there)
+        except OSError as error:
+            self._refuse(error, local)
+        finally:
+            os.close(fd)
+        return below
+
+    def _add(self, path: str, local: str, found: os.stat_result, directory: int | None) -> bool:
+        """Add one entry, of an open directory or by itself; return whether it is a directory.
+
+        Raises OSError.
+        """
+        mode = stat.S_IMODE(found.st_mode)
+        name = local if directory is None else os.path.basename(local)
+        if stat.S_ISLNK(found.st_mode):
+            target = os.readlink(name, dir_fd=directory)
+            self._put(Entry(path, Kind.SYMLINK, 0o777, found.st_mtime_ns, target=target))
+            return False
         if stat.S_ISDIR(found.st_mode):
             self._note_special(mode, local)
             self._put(Entry(path, Kind.DIR, mode & 0o777, found.st_mtime_ns))
-            return os.listdir(local)
+            return True
         if not stat.S_ISREG(found.st_mode):
             self.failures.append(refuse_kind(found.st_mode, local))
-            return []
-        if not os.access(local, os.R_OK, effective_ids=os.access in os.supports_effective_ids):
+            return False
+        effective = os.access in os.supports_effective_ids
+        if not os.access(name, os.R_OK, dir_fd=directory, effective_ids=effective):
             self.failures.append(InputError("cannot be read: Permission denied", source=local))
-            return []
+            return False
         self._note_special(mode, local)
         entry = Entry(path, Kind.FILE, mode & 0o777, found.st_mtime_ns, found.st_size)
         if self._put(entry):
-            self.files[path] = LocalFile(local, Identity.of(found))
-        return []
+            self.files[path] = LocalFile(local, Identity.of(found), self._root)
+        return False
+
+    def _refuse(self, error: OSError | UnsupportedError, local: str) -> None:
+        refusal = unreadable(error, local) if isinstance(error, OSError) else error
+        self.failures.append(refusal)
 
     def _note_special(self, mode: int, local: str) -> None:
         if mode & _SPECIAL_BITS:
@@ -98,4 +136,20 @@ class Findings:
 
     def _put(self, entry: Entry) -> bool:
         """Add an entry unless its path is there already; return whether it was added."""
-        return self.entries.setdefault(entry.path, entry) is entry
+        if self.entries.setdefault(entry.path, entry) is not entry:
+            return False
+        self._added.append(entry)
+        return True
+
+
+def _open_directory(root: str, local: str, seen: os.stat_result) -> int:
+    """Open a directory that was seen below `root`; what else its path may lead to is not opened.
+
+    Raises OSError, UnsupportedError.
+    """
+    fd = os.open(local, _LIST)
+    if os.path.samestat(os.fstat(fd), seen):
+        return fd
+    os.close(fd)
+    # a link above it, a rename, or a mount on demand; always to go this way is quadratic in depth
+    return open_beneath(root, local, _LIST)

@@ -31,6 +31,7 @@ class Meter:
         self._first: float | None = None
         self._last = 0.0
         self._bytes = self._files = self._requests = 0
+        self._expected: tuple[int, int] | None = None
 
     def start(self) -> None:
         """Begin the phase's time; without it the first `add` does."""
@@ -45,8 +46,30 @@ class Meter:
             self._bytes += size
             self._files += files
             self._requests += requests
+        self._tell()
+
+    def expect(self, size: int, files: int) -> None:
+        """Add to what the phase will have counted at its end; less than 0 takes it off again."""
+        with self._lock:
+            known_size, known_files = self._expected or (0, 0)
+            self._expected = (known_size + size, known_files + files)
+        self._tell()
+
+    def _tell(self) -> None:
         if self.listener is not None:
             self.listener(self.phase)
+
+    @property
+    def expected_bytes(self) -> int | None:
+        """Payload bytes at the end of the phase; None while nobody has told."""
+        with self._lock:
+            return None if self._expected is None else self._expected[0]
+
+    @property
+    def expected_files(self) -> int | None:
+        """Files at the end of the phase; None while nobody has told."""
+        with self._lock:
+            return None if self._expected is None else self._expected[1]
 
     @property
     def phase(self) -> Phase:

@@ -5,8 +5,10 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Sequence
+import warnings
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import DENIED, NAMES, REFUSED, plant, snapshot
@@ -18,6 +20,7 @@ from s3runner.model import Entry, Kind, Output
 from s3runner.staging.links import escaping_links
 from s3runner.staging.manifest import conflict
 from s3runner.staging.scan import OutputScan, scan, scan_outputs
+from s3runner.staging.walk import Findings
 
 
 def _refusals(path: str, source: Path) -> tuple[Exception, ...]:
@@ -112,13 +115,59 @@ def test_a_missing_input_is_a_staging_failure(tmp_path: Path, broken: str) -> No
     assert failure.source == str(tmp_path / broken)
 
 
-def test_an_unreadable_file_is_a_staging_failure(tmp_path: Path) -> None:
-    DENIED.make(tmp_path / "bad")
-    if os.access(tmp_path / "bad", os.R_OK):
-        pytest.skip("whoever runs this may read everything")
-    [failure] = _refusals("in", tmp_path)
-    assert isinstance(failure, DENIED.error)
-    assert DENIED.says in failure.reason
+def _as_nobody(tell: Callable[[], str]) -> str:
+    """Return what `tell` returns in a process without root's rights."""
+    reader, writer = os.pipe()
+    with warnings.catch_warnings():
+        # a fork beside the threads of a test runner: the child takes no lock that they may hold
+        warnings.simplefilter("ignore", DeprecationWarning)
+        child = os.fork()
+    if child == 0:
+        try:
+            if os.geteuid() == 0:
+                os.setgroups([])
+                os.setgid(65534)
+                os.setuid(65534)
+            os.write(writer, tell().encode())
+        finally:
+            os._exit(0)
+    os.close(writer)
+    with open(reader, "rb") as told:
+        text = told.read().decode()
+    os.waitpid(child, 0)
+    return text
+
+
+@pytest.fixture
+def public() -> Iterator[Path]:
+    """Give a directory that every user of this machine can look into."""
+    with tempfile.TemporaryDirectory() as top:
+        Path(top).chmod(0o755)
+        yield Path(top)
+
+
+def test_an_unreadable_file_is_a_staging_failure(public: Path) -> None:
+    DENIED.make(public / "bad")
+
+    def tell() -> str:
+        [failure] = _refusals("in", public)
+        return f"{type(failure).__name__} {failure}"
+
+    assert (
+        _as_nobody(tell) == f"{DENIED.error.__name__} {public}/bad: cannot be read: {DENIED.says}"
+    )
+
+
+def test_an_unreadable_directory_is_a_staging_failure(public: Path) -> None:
+    (public / "open").mkdir()
+    (public / "open" / "bad").mkdir(mode=0)
+
+    def tell() -> str:
+        [failure] = _refusals("in", public / "open")
+        return f"{type(failure).__name__} {failure}"
+
+    told = _as_nobody(tell)
+    assert told == f"InputError {public}/open/bad: cannot be read: Permission denied"
 
 
 def test_a_path_that_is_too_long_is_unsupported(tmp_path: Path) -> None:
@@ -334,3 +383,84 @@ def test_a_fifo_among_the_outputs_is_refused_and_never_opened(work: Path) -> Non
 def test_a_double_star_follows_no_link(work: Path) -> None:
     (work / "qc" / "again").symlink_to(".")
     assert _paths(_outputs(work, "**/a.txt")) == ["qc/a.txt"]
+
+
+@pytest.mark.parametrize("output", [".s3runner/stdout", ".s3runner", ".s*", "./.s3runner/x"])
+def test_an_output_in_the_place_of_the_streams_is_refused(work: Path, output: str) -> None:
+    (work / ".s3runner").mkdir()
+    for name in ("stdout", "x"):
+        (work / ".s3runner" / name).touch()
+    with pytest.raises(StagingError, match="streams") as caught:
+        _outputs(work, output)
+    assert isinstance(caught.value.failures[0], UnsupportedError)
+
+
+class _Watched(dict[str, Entry]):
+    """Entries of a walk that lets someone act when a path is noted, and counts what is read."""
+
+    def __init__(self, path: str = "", act: Callable[[], object] = lambda: None) -> None:
+        super().__init__()
+        self.read = 0
+        self._path = path
+        self._act = act
+
+    def setdefault(self, path: str, entry: Entry) -> Entry:
+        if path == self._path:
+            self._act()
+        return super().setdefault(path, entry)
+
+    def __iter__(self) -> Iterator[str]:
+        self.read += len(self)
+        return super().__iter__()
+
+    def values(self) -> Any:
+        self.read += len(self)
+        return super().values()
+
+
+@pytest.mark.parametrize("swapped", ["top", "top/d", "top/d/s"])
+def test_a_directory_that_becomes_a_link_while_it_is_looked_at_leads_nowhere(
+    tmp_path: Path, swapped: str
+) -> None:
+    work, outside = tmp_path / "work", tmp_path / "outside"
+    (work / "top/d/s").mkdir(parents=True)
+    (work / "top/d/s/ours").touch()
+    for place in ("", "s", "d/s"):
+        (outside / place).mkdir(parents=True, exist_ok=True)
+        (outside / place / "token").write_text("secret")
+
+    def swap() -> None:
+        (work / swapped).rename(tmp_path / "away")
+        (work / swapped).symlink_to(outside)
+
+    findings = Findings(entries=_Watched("top/d/s", swap))
+    findings.add_tree("top", str(work / "top"), str(work))
+    assert not any("token" in path for path in findings.entries)
+    [failure] = findings.failures
+    assert failure.code in (21, 25)
+
+
+def test_a_directory_that_is_replaced_while_it_is_looked_at_is_seen_as_it_is(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "d/s").mkdir(parents=True)
+
+    def swap() -> None:
+        (tmp_path / "d").rename(tmp_path / "away")
+        (tmp_path / "d/s").mkdir(parents=True)
+        (tmp_path / "d/s/new").touch()
+
+    findings = Findings(entries=_Watched("d/s", swap))
+    findings.add_tree("d", str(tmp_path / "d"), str(tmp_path))
+    assert findings.failures == []
+    assert set(findings.files) == {"d/s/new"}
+
+
+def test_each_match_of_a_pattern_is_looked_at_once(tmp_path: Path) -> None:
+    entries = _Watched()
+    findings = Findings(entries=entries)
+    for number in range(500):
+        (tmp_path / str(number)).touch()
+        findings.add_tree(str(number), f"{tmp_path}/{number}", str(tmp_path))
+    assert len(findings.ordered()) == 500
+    assert entries.read <= 2 * 500

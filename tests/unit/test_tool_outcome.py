@@ -23,7 +23,7 @@ ROWS = [
 
 
 @pytest.mark.parametrize(("end", "outcome", "final"), ROWS, ids=lambda value: str(value))
-def test_the_tools_end_has_its_outcome(end: ToolEnd, outcome: Outcome, final: bool) -> None:  # a row's column
+def test_the_tools_end_has_its_outcome(end: ToolEnd, outcome: Outcome, final: bool) -> None:
     assert outcome_of_tool(end) == (outcome, final)
 
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
@@ -35,9 +36,10 @@ from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import dump_manifest, load_manifest
 from s3runner.staging.parallel import ByteBudget, run_all
 from s3runner.staging.placing import local_error
+from s3runner.staging.plan import MANY_MATCHES
 from s3runner.staging.scan import scan, scan_outputs
 from s3runner.staging.tree import Identity
-from s3runner.staging.upload import MANY_MATCHES, put_pack, stage_in, stage_out
+from s3runner.staging.upload import put_pack, stage_in, stage_out
 from s3runner.store.meter import Meter
 from s3runner.store.protocol import Chunks, ObjectStore, StoredObject
 from s3runner.store.retrying import Retry, RetryingStore
@@ -379,6 +381,135 @@ def test_an_output_that_never_rests_is_an_input_failure(tmp_path: Path) -> None:
         stage_out(store, ATTEMPT, found, declared_files={"out"}, meter=Meter())
     assert caught.value.tries == 3
     assert store.objects == {}
+
+
+SECRET = b"secret"
+
+
+@dataclass(frozen=True)
+class Raid:
+    """A work directory, and how the tool leads us to what it may not read itself.
+
+    `swapped` (a path in the work directory) becomes a link to its like among the secrets, where
+    every file has the size that ours has.
+    """
+
+    work: Path
+    secrets: Path
+    swapped: str
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def swap(self) -> None:
+        place = self.work / self.swapped
+        with self._lock:
+            if not place.is_symlink():
+                place.rename(self.work / "away")
+                place.symlink_to(self.secrets / self.swapped)
+
+
+@pytest.fixture
+def raid(tmp_path: Path, request: pytest.FixtureRequest) -> Raid:
+    for top, byte in (("work", b"o"), ("secrets", SECRET)):
+        (tmp_path / top / "d/s").mkdir(parents=True)
+        for name in ("one", "two"):
+            (tmp_path / top / "d/s" / name).write_bytes(byte * (600 // len(byte)))
+        (tmp_path / top / "d/s/large").write_bytes(byte * (6 * 1024**2 // len(byte)))
+    (tmp_path / "work/latest").symlink_to("d/s/large")
+    return Raid(tmp_path / "work", tmp_path / "secrets", request.param)
+
+
+@pytest.mark.parametrize("raid", ["d", "d/s", "d/s/one", "d/s/large"], indirect=True)
+@pytest.mark.parametrize("outputs", [["d"], ["d/s/large", "d/s/one"], ["latest", "d/s/*"]])
+@pytest.mark.parametrize("late", [False, True], ids=["after the scan", "before the put"])
+def test_a_link_put_in_the_way_of_an_output_is_never_followed(
+    raid: Raid, outputs: list[str], *, late: bool
+) -> None:
+    found = scan_outputs([Output(path) for path in outputs], str(raid.work), [str(raid.work)])
+    store = Interfering(raid.swap) if late else MemoryStore()
+    if not late:
+        raid.swap()
+    with pytest.raises(StagingError) as caught:
+        stage_out(store, ATTEMPT, found, declared_files=set(outputs), meter=Meter())
+    assert not any(SECRET in body for body in store.objects.values())
+    for failure in caught.value.failures:
+        if isinstance(failure, InputError) and late:
+            continue  # another thread looked when the old was away and the link not yet there
+        assert isinstance(failure, UnsupportedError)
+        assert "symbolic link" in failure.reason
+        assert failure.source == str(raid.work / raid.swapped)
+
+
+@pytest.mark.parametrize("raid", ["d/s/one"], indirect=True)
+@pytest.mark.parametrize("late", [False, True], ids=["before", "midway"])
+def test_a_link_in_the_place_of_a_stream_is_refused(raid: Raid, *, late: bool) -> None:
+    store = Interfering(raid.swap) if late else MemoryStore()
+    if not late:
+        raid.swap()
+    members = [(name, str(raid.work / "d/s" / name)) for name in ("one", "two")]
+    with pytest.raises(UnsupportedError, match="symbolic link, not a file") as caught:
+        put_pack(store, ATTEMPT.rest, members, meter=Meter())
+    assert caught.value.source == str(raid.work / "d/s/one")
+    assert store.objects == {}
+
+
+@pytest.mark.parametrize("raid", ["d/s"], indirect=True)
+def test_an_input_behind_a_link_that_was_a_directory_is_seen_again(raid: Raid) -> None:
+    store = Interfering(raid.swap)
+    with pytest.raises(StagingError, match="leads out of the directory"):
+        _stage_in(store, raid.work / "d")
+    assert not any(SECRET in body for body in store.objects.values())
+
+
+def test_outputs_that_clash_are_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "d").mkdir()
+    (tmp_path / "d/y").write_text("y")
+    (tmp_path / "d/l").symlink_to(".")
+    found = scan_outputs([Output("d"), Output("d/l/y")], str(tmp_path), [str(tmp_path)])
+    store = MemoryStore()
+    with pytest.raises(UnsupportedError, match="'d/l/y' lies below 'd/l'"):
+        stage_out(store, ATTEMPT, found, declared_files={"d", "d/l/y"}, meter=Meter())
+    assert store.calls == []
+
+
+def test_a_name_twice_in_a_pack_is_refused_before_anything_is_sent(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    store = MemoryStore()
+    with pytest.raises(UnsupportedError, match="'x' twice"):
+        put_pack(store, ATTEMPT.rest, [("x", f"{tmp_path}/f")] * 2, meter=Meter())
+    assert store.calls == []
+
+
+def test_stage_in_says_how_much_will_go_up_and_takes_off_what_is_there(
+    small_tree: Path,
+) -> None:
+    meter = Meter()
+    assert (meter.expected_bytes, meter.expected_files) == (None, None)
+    store = MemoryStore()
+    told: list[tuple[int | None, int | None]] = []
+    meter.listener = lambda _: told.append((meter.expected_bytes, meter.expected_files))
+    stage_in(store, LAYOUT, [scan("in", str(small_tree / "large"))], NO_CACHE, meter=meter)
+    large = (small_tree / "large").stat().st_size
+    small = sum(path.stat().st_size for path in small_tree.glob("*.txt"))
+    assert told[0] == (None, None)
+    assert set(told[1:]) == {(large, 1)}
+    meter, told[:] = Meter(), []
+    meter.listener = lambda _: told.append((meter.expected_bytes, meter.expected_files))
+    stage_in(store, LAYOUT, [scan("in", str(small_tree))], NO_CACHE, meter=meter)
+    assert told[1] == (large + small, 6)
+    assert told[-1] == (meter.phase.bytes, meter.phase.files) == (small, 5)
+
+
+def test_a_second_try_adds_up_to_what_went_up_in_both(small_tree: Path) -> None:
+    content = iter([b"other"])
+
+    def change() -> None:
+        for text in content:
+            (small_tree / "3.txt").write_bytes(text)
+
+    meter = Meter()
+    trees = [scan("in", str(small_tree))]
+    stage_in(Interfering(change), LAYOUT, trees, NO_CACHE, meter=meter)
+    assert (meter.expected_bytes, meter.expected_files) == (meter.phase.bytes, 6)
 
 
 @pytest.mark.parametrize("count", [MANY_MATCHES, MANY_MATCHES + 1])
