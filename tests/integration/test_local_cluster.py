@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -15,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from service_rule import require_program
+from waiting import DEADLINE_S, wait_until
 
 from s3runner.cluster.job_rules import finished_condition, is_terminal, pod_of
 from s3runner.cluster.local.adapter import LocalCluster
@@ -28,28 +29,11 @@ from s3runner.errors import ClusterRefusedError
 REPOSITORY = Path(__file__).parents[2]
 PYTHON = os.path.realpath(sys.executable)
 WORKER = "our/worker:1"
-DEADLINE_S = 30
 PROGRAMS = {"bubblewrap": "bwrap", "unshare": "unshare", "none": "sh"}
 MOUNTS = [
     {"name": "control", "mountPath": "/s3runner/control"},
     {"name": "work", "mountPath": "/s3runner/work", "subPath": "work"},
 ]
-
-
-def require(program: str) -> None:
-    """Skip where a program is missing, unless this run must have them all."""
-    if shutil.which(program) is None:
-        if os.environ.get("S3RUNNER_TEST_REQUIRE") == "all":
-            pytest.fail(f"service missing: {program}")
-        pytest.skip(f"service missing: {program}")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Poll until something is so, and fail when it takes too long."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def living(marker: str) -> bool:
@@ -146,7 +130,7 @@ def make_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Calla
     made: list[Head] = []
 
     def make(sandbox: str, *read_only: Path) -> Head:
-        require(PROGRAMS[sandbox])
+        require_program(PROGRAMS[sandbox])
         monkeypatch.setenv("S3RUNNER_LOCAL_SANDBOX", sandbox)
         monkeypatch.setenv("S3RUNNER_LOCAL_BACKOFF_S", "0.1")
         head = Head(tmp_path / "state", read_only)
@@ -634,7 +618,7 @@ def test_the_shim_tells_the_stager_how_the_tool_ended(make_head: Callable[..., H
 
 
 def test_a_pod_runs_without_a_job_around_it_and_can_be_evicted(tmp_path: Path) -> None:
-    require("bwrap")
+    require_program("bwrap")
     node = Node(choose_sandbox(), WORKER, PYTHON, (), {}, {}, str(tmp_path / "none"))
     script = "trap 'exit 75' TERM; echo ready; while :; do sleep 0.05; done"
     job = make_job(container("tool", script))

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import signal
-import time
 from pathlib import Path
 
 import pytest
 from command import Desk
 from conftest import S3Access
+from waiting import wait_until
 
 
 @pytest.fixture
@@ -79,10 +79,7 @@ def test_cancel_ends_the_job_and_its_pods(desk: Desk) -> None:
     assert ended.json["code"] is None
 
     jobs = desk.directory / "home" / ".local" / "state" / "s3runner" / "local" / "jobs"
-    deadline = time.monotonic() + 60
-    while list(jobs.iterdir()) and time.monotonic() < deadline:
-        time.sleep(0.1)
-    assert list(jobs.iterdir()) == []
+    wait_until(lambda: list(jobs.iterdir()) == [])
 
     again = desk.run("cancel", job_id)
     assert again.code == 0

@@ -9,33 +9,17 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from service_rule import require_program
+from waiting import DEADLINE_S, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
 SHIM = REPOSITORY / "job_scripts" / "tool_shim.sh"
 SUBREAPER = REPOSITORY / "s3runner" / "cluster" / "local" / "subreaper.py"
 SHELLS = {"dash": ["dash"], "busybox": ["busybox", "sh"], "bash": ["bash"]}
-DEADLINE_S = 20
-
-
-def require(program: str) -> None:
-    """Skip where a program is missing, unless this run must have them all."""
-    if shutil.which(program) is None:
-        if os.environ.get("S3RUNNER_TEST_REQUIRE") == "all":
-            pytest.fail(f"service missing: {program}")
-        pytest.skip(f"service missing: {program}")
-
-
-def wait_until(condition: Callable[[], object]) -> None:
-    """Poll until something is so, and fail when it takes too long."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
 
 
 def living(marker: str) -> list[int]:
@@ -160,8 +144,8 @@ class Shim:
 @pytest.fixture(params=SHELLS)
 def shim(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Shim]:
     """Return a shim for each shell, PID 1 of a namespace; not started."""
-    require(request.param)
-    require("unshare")
+    require_program(request.param)
+    require_program("unshare")
     made = Shim(tmp_path, SHELLS[request.param])
     yield made
     made.close()
@@ -308,7 +292,7 @@ def test_missing_fifos_end_it_without_a_code(shim: Shim) -> None:
 
 
 def test_term_reaches_every_process_of_the_tool(any_shim: Shim) -> None:
-    require("setsid")
+    require_program("setsid")
     catcher = "trap 'touch {0}.ended; exit 0' TERM; touch {0}; while :; do sleep 0.05; done"
     (any_shim.work / "own").write_text(catcher.format("own-session"))
     (any_shim.work / "same").write_text(catcher.format("same-session"))
@@ -337,7 +321,7 @@ def test_a_tool_that_catches_term_has_its_own_code_after_it_cleaned_up(any_shim:
 
 
 def test_leftovers_are_dead_before_the_exit_code_is_there(any_shim: Shim) -> None:
-    require("setsid")
+    require_program("setsid")
     writer = "trap '' TERM HUP; touch ready; while :; do echo x >>late; done"
     (any_shim.work / "writer").write_text(writer)
     any_shim.command("setsid sh ./writer & while [ ! -e ready ]; do sleep 0.05; done; exit 4")
@@ -426,7 +410,7 @@ def test_a_stager_that_is_killed_as_a_whole_does_not_stop_the_shim_from_its_work
 
 
 def test_a_full_disk_still_gives_the_exit_line(tmp_path: Path, shim: Shim) -> None:
-    require("bwrap")
+    require_program("bwrap")
     small = shutil.which("bwrap")
     assert small is not None
     shim.namespace = [
@@ -448,7 +432,7 @@ def test_a_full_disk_still_gives_the_exit_line(tmp_path: Path, shim: Shim) -> No
 
 
 def test_killing_the_subreaper_by_quit_leaves_nothing(shim_below_subreaper: Shim) -> None:
-    require("setsid")
+    require_program("setsid")
     seconds = 100_000 + os.getpid()
     shim = shim_below_subreaper
     shim.command(f"setsid sleep {seconds} & touch ready; sleep {seconds}")
