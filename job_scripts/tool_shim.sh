@@ -11,7 +11,7 @@
 # its parent is a child subreaper that does the killing: USR1 asks it to send TERM to every process
 # below it but the shim, USR2 to send KILL to them and to answer with USR2 when they are gone.
 
-# shellcheck disable=SC2317  # the on_ functions are called by traps
+# shellcheck disable=SC2317,SC2329  # the on_ functions are called by traps
 set -u
 
 [ ! -e "$S3RUNNER_CONTROL/superseded" ] || exit 0
