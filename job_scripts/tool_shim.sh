@@ -129,19 +129,26 @@ run_tool() {
   exec /bin/sh "$S3RUNNER_CONTROL/command"
 }
 
-# A signal that has a trap ends `wait` early, with a code over 128 like that of a killed tool. While
-# the process is there, wait again. bash may have reaped it in between and still knows its code.
+# A signal that has a trap ends `wait` early, with a code over 128 like that of a killed tool, and
+# rarely, in bash, with -1. While the process is there, wait again. bash may have reaped it in
+# between and still knows its code; 127 means that it does not.
+wait_interrupted() {
+  [ "$shim_code" -gt 128 ] || [ "$shim_code" -lt 0 ]
+}
+
 await_tool() {
   wait "$shim_tool" 2>/dev/null
   shim_code=$?
-  while [ "$shim_code" -gt 128 ] && kill -0 "$shim_tool" 2>/dev/null; do
+  while wait_interrupted && kill -0 "$shim_tool" 2>/dev/null; do
     wait "$shim_tool" 2>/dev/null
     shim_code=$?
   done
-  if [ "$shim_code" -gt 128 ]; then
+  if wait_interrupted; then
+    shim_first=$shim_code
     wait "$shim_tool" 2>/dev/null
-    shim_again=$?
-    [ "$shim_again" -eq 127 ] || shim_code=$shim_again
+    shim_code=$?
+    if [ "$shim_code" -eq 127 ] || [ "$shim_code" -lt 0 ]; then shim_code=$shim_first; fi
+    [ "$shim_code" -ge 0 ] || shim_code=255
   fi
 }
 
