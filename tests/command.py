@@ -79,9 +79,12 @@ class Desk:
         return path
 
     def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:
-        """Start `s3runner` with these words."""
+        """Start `s3runner` with these words.
+
+        Ctrl-C reaches it even where the tests themselves run in the background, with INT ignored.
+        """
         return subprocess.Popen(
-            [sys.executable, "-m", "s3runner", *map(str, words)],
+            ["env", "--default-signal=INT", sys.executable, "-m", "s3runner", *map(str, words)],
             cwd=self.directory,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
