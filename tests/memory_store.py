@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import threading
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from typing import TypeVar
@@ -109,6 +109,14 @@ class MemoryStore:
         self._answer(lost)
         yield from found
 
+    def list_folders(self, prefix: str) -> Sequence[str]:
+        assert prefix.endswith("/"), "a prefix ends in a slash"
+        lost = self._begin("list_folders", prefix)
+        with self._world.lock:
+            below = [key[len(prefix) :] for key in self._objects() if key.startswith(prefix)]
+        self._answer(lost)
+        return sorted({name.partition("/")[0] for name in below if "/" in name})
+
     def get(
         self,
         key: str,
@@ -176,7 +184,7 @@ class MemoryStore:
 
     def _begin(self, method: str, key: str) -> bool:
         """Count the call, fail it if it is one of those; return whether its answer gets lost."""
-        if method != "list":
+        if method not in ("list", "list_folders"):
             _check_key(key)
         with self._world.lock:
             self._world.calls.append((method, key))

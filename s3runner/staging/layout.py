@@ -13,6 +13,10 @@ from urllib.parse import quote_from_bytes
 MAX_KEY_BYTES = 900
 """S3 allows 1,024 bytes; the rest is room for what a mount or a copy puts in front."""
 
+LOG_STREAMS = ("stdout", "stderr")
+LOG_LIMIT = 16 * 1024**2
+"""Bytes of a stream that go up while the tool runs; the whole comes with the attempt's end."""
+
 _BY_DIGEST = ".by-digest"
 
 
@@ -40,6 +44,11 @@ class StoreLayout:
         """Return the key of content: `sha256:<hex>[-<parts>]` -> `blobs/<aa>/<hex>[-<parts>]`."""
         name = digest.removeprefix("sha256:")
         return _join(self.prefix, "blobs", name[:2], name)
+
+    @property
+    def probes_prefix(self) -> str:
+        """Where the conditional-write probes begin, with the closing slash."""
+        return _join(self.prefix, "probes") + "/"
 
     def probe(self, uuid: str) -> str:
         """Return the key of one conditional-write probe."""
@@ -132,6 +141,10 @@ class AttemptLayout:
     def log(self, stream: str, number: int) -> str:
         """Return the key of one log segment; numbers are padded so that listings sort."""
         return f"{self.root}/logs/{stream}/{number:06d}"
+
+    def log_capped(self, stream: str) -> str:
+        """Return the key that says that a stream goes on where its segments end."""
+        return f"{self.root}/logs/{stream}/capped"
 
     def out(self, path: str) -> str:
         """Return the key of one output file: readable where S3 and every client can hold it.

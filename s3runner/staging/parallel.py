@@ -21,6 +21,7 @@ from s3runner.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
+from s3runner.store.stopping import StoppedError, stopped_by
 
 T = TypeVar("T")
 
@@ -40,18 +41,31 @@ _HOPELESS = (NoSpaceError, StoreAccessError, StoreUnavailableError)
 def run_all(operation: str, tasks: Sequence[Callable[[], T]]) -> list[T]:
     """Run the tasks in threads; return their results in order.
 
-    Raises StagingError with the failures of all that ran; any other exception as it is.
+    Raises StagingError with the failures of all that ran; any other exception as it is, after which
+    tasks end at their next pause, request or part: an interrupted command is not to go on waiting.
     """
     if len(tasks) == 1:
         return [_run_one(operation, tasks[0])]
-    stop = threading.Event()
+    halt = _Halt()
     with ThreadPoolExecutor(THREADS) as pool:
-        futures = [pool.submit(_unless_stopped, stop, task) for task in tasks]
         try:
+            futures = [pool.submit(_unless_halted, halt, task) for task in tasks]
             return _results(operation, futures)
+        except S3RunnerError:
+            raise
+        except BaseException:
+            halt.end_now.set()
+            raise
         finally:
-            # also when the main thread is interrupted: what has not begun never begins
-            stop.set()
+            halt.begin_no_more.set()
+
+
+class _Halt:
+    """What tells the tasks of one `run_all` to stop."""
+
+    def __init__(self) -> None:
+        self.begin_no_more = threading.Event()
+        self.end_now = threading.Event()
 
 
 def _run_one(operation: str, task: Callable[[], T]) -> T:
@@ -63,19 +77,20 @@ def _run_one(operation: str, task: Callable[[], T]) -> T:
         raise StagingError(operation, [error]) from error
 
 
-def _unless_stopped(stop: threading.Event, task: Callable[[], T]) -> T:
-    if stop.is_set():
+def _unless_halted(halt: _Halt, task: Callable[[], T]) -> T:
+    if halt.begin_no_more.is_set() or halt.end_now.is_set():
         raise CancelledError
     try:
-        return task()
+        with stopped_by(halt.end_now):
+            return task()
     except _HOPELESS:
-        stop.set()
+        halt.begin_no_more.set()
         raise
     except S3RunnerError:
         raise
     except BaseException:
         # a bug: the caller sees it, and the other tasks need not go on
-        stop.set()
+        halt.end_now.set()
         raise
 
 
@@ -85,7 +100,7 @@ def _results(operation: str, futures: Sequence[Future[T]]) -> list[T]:
     for future in futures:
         try:
             results.append(future.result())
-        except CancelledError:
+        except (CancelledError, StoppedError):
             continue
         except StagingError as error:
             failures += error.failures

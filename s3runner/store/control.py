@@ -1,4 +1,4 @@
-"""What needs boto3: the credentials chain, and looking at a bucket before it is used.
+"""What needs boto3: the credentials chain, and what is asked of a bucket as a whole.
 
 The only module that knows boto3, which takes most of a second to import: others import this one
 where they need it. No data goes through here.
@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime, timezone
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import boto3
@@ -34,9 +36,11 @@ from s3runner.errors import (
     StoreUnavailableError,
 )
 from s3runner.model import Credentials, S3Uri, StoreConfig
+from s3runner.store.protocol import OpenUpload
 from s3runner.store.s3_errors import explain_answer, store_error
 
 _DEFAULT_REGION = "us-east-1"
+_PAGE = 1000
 _NO_KEYS_HINT = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write ~/.aws/credentials, "
     "or name a profile in store.profile"
@@ -107,6 +111,73 @@ def create_bucket(
             client.create_bucket(**request)
         except client.exceptions.BucketAlreadyOwnedByYou:
             return
+
+
+class BucketControl:
+    """What gc asks of the bucket beside its objects; each call tries once (`StoreControl`)."""
+
+    def __init__(
+        self, config: StoreConfig, credentials: Credentials | Callable[[], Credentials] | None
+    ) -> None:
+        self._config = config
+        self._credentials = credentials
+
+    def now(self) -> datetime:
+        """Return the time that the store's answers carry. Raises StoreError if they do not."""
+        with self._calling("ListObjects") as client:
+            answer = client.list_objects_v2(
+                Bucket=self._config.bucket, Prefix=self._config.prefix, MaxKeys=1
+            )
+        told = answer["ResponseMetadata"]["HTTPHeaders"].get("date", "")
+        try:
+            return parsedate_to_datetime(told).astimezone(timezone.utc)
+        except ValueError as error:
+            uri = self._config.uri("")
+            raise StoreError(
+                f"the store does not say what time it is: {told!r}", source=uri
+            ) from error
+
+    def idle_uploads(self, prefix: str, before: datetime) -> list[OpenUpload]:
+        """Return the uploads below `prefix` that nobody has begun or added to since `before`."""
+        idle: list[OpenUpload] = []
+        with self._calling("ListMultipartUploads") as client:
+            pages = client.get_paginator("list_multipart_uploads").paginate(
+                Bucket=self._config.bucket, Prefix=prefix, PaginationConfig={"PageSize": _PAGE}
+            )
+            for upload in (item for page in pages for item in page.get("Uploads", ())):
+                parts = self._parts(client, upload) if upload["Initiated"] < before else None
+                if parts is not None and all(part["LastModified"] < before for part in parts):
+                    size = sum(part["Size"] for part in parts)
+                    idle.append(OpenUpload(upload["Key"], upload["UploadId"], size))
+        return idle
+
+    def abort(self, uploads: Sequence[OpenUpload]) -> None:
+        """Abort uploads and free what has arrived; one that is over is no error."""
+        if not uploads:
+            return
+        with self._calling("AbortMultipartUpload") as client:
+            for upload in uploads:
+                with contextlib.suppress(client.exceptions.NoSuchUpload):
+                    client.abort_multipart_upload(
+                        Bucket=self._config.bucket, Key=upload.key, UploadId=upload.upload_id
+                    )
+
+    def _parts(self, client: Any, upload: Mapping[str, Any]) -> list[Mapping[str, Any]] | None:
+        """Return what has arrived of an upload; None if it is over."""
+        pages = client.get_paginator("list_parts").paginate(
+            Bucket=self._config.bucket, Key=upload["Key"], UploadId=upload["UploadId"]
+        )
+        try:
+            return [part for page in pages for part in page.get("Parts", ())]
+        except ClientError as error:
+            if error.response.get("Error", {}).get("Code") == "NoSuchUpload":
+                return None
+            raise
+
+    @contextlib.contextmanager
+    def _calling(self, request: str) -> Iterator[Any]:
+        with _client(self._config, self._credentials) as client, _translated(self._config, request):
+            yield client
 
 
 @contextlib.contextmanager

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from datetime import datetime, timedelta, timezone
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -53,6 +53,9 @@ _NEVER = timedelta(days=365)
 
 _FAULTS = (BaseError, FileNotFoundError)
 """What obstore raises for an answer it did not like; not found is Python's own class."""
+_INTERRUPTION = "type: <class 'KeyboardInterrupt'>"
+"""In the text of an error that obstore made of Ctrl-C, which came while it asked us for keys."""
+
 _MAX_KEY_BYTES = 1024
 
 
@@ -115,6 +118,15 @@ class ObstoreStore:
         except _FAULTS as error:
             raise self._translate(error, "ListObjects", uri) from None
 
+    def list_folders(self, prefix: str) -> Sequence[str]:
+        """Return the names one level below `prefix` that hold something."""
+        uri = self._checked(prefix.removesuffix("/")) + "/"
+        try:
+            found = obstore.list_with_delimiter(self._client(), prefix)["common_prefixes"]
+        except _FAULTS as error:
+            raise self._translate(error, "ListObjects", uri) from None
+        return sorted(path.rpartition("/")[2] for path in found)
+
     def get(
         self,
         key: str,
@@ -157,13 +169,13 @@ class ObstoreStore:
         parallel = min(4, max(1, IN_FLIGHT_BYTES // part_size))
         try:
             if size <= part_size:
-                whole = b"".join(source)
+                whole = b"".join(source.chunks)
                 obstore.put(self._client(len(whole)), key, whole, use_multipart=False)
             else:
                 obstore.put(
                     self._client(part_size * parallel),
                     key,
-                    source,
+                    source.chunks,
                     use_multipart=True,
                     chunk_size=part_size,
                     max_concurrency=parallel,
@@ -296,7 +308,10 @@ class ObstoreStore:
             raise _lost(f"the answer broke off after {received} of {size} bytes", uri)
 
     def _translate(self, error: Exception, request: str, uri: str) -> S3RunnerError:
+        """Return our error. Raises KeyboardInterrupt where that is what obstore's is about."""
         text = str(error)
+        if _INTERRUPTION in text:
+            raise KeyboardInterrupt from error
         if isinstance(error, InvalidPathError):
             return UnsupportedError(
                 f"a key that the client cannot name: {first_line(text)}", source=uri
@@ -310,35 +325,38 @@ class ObstoreStore:
 
 
 class _Body:
-    """An upload's bytes on their way into obstore.
+    """An upload's bytes on their way into obstore, as `chunks`.
 
-    It counts them, and keeps the exception that their source raised, so that this one is never
-    taken for an answer of the store.
+    It counts them, and keeps the exception that their source raised, an interruption included, so
+    that this one is never taken for an answer of the store.
     """
 
     def __init__(self, chunks: Chunks, size: int) -> None:
-        self._chunks = chunks
-        self._missing = size
-        self.error: Exception | None = None
+        self.error: BaseException | None = None
+        self.chunks = self._kept(chunks, size)
+        next(self.chunks)
 
-    def __iter__(self) -> _Body:
-        return self
-
-    def __next__(self) -> bytes:
+    def _kept(self, chunks: Chunks, missing: int) -> Chunks:
         try:
-            chunk = next(self._chunks, None)
-            self._missing -= len(chunk or b"")
-            self._compare(ended=chunk is None)
-        except Exception as error:
+            # Python raises what a signal left behind where a generator goes on, so that from here
+            # on it is raised inside of the try; in a function it would be before the first line
+            yield b""
+            for chunk in chunks:
+                missing -= len(chunk)
+                _refuse(missing, refused=missing < 0)
+                yield chunk
+                del chunk  # or the next part would be read while this one is still held
+            _refuse(missing, refused=missing != 0)
+        except GeneratorExit:
+            raise
+        except BaseException as error:
             self.error = error
             raise
-        if chunk is None:
-            raise StopIteration
-        return chunk
 
-    def _compare(self, *, ended: bool) -> None:
-        if self._missing < 0 or (ended and self._missing):
-            raise StoreError(f"the body differs from its size by {-self._missing} bytes")
+
+def _refuse(missing: int, *, refused: bool) -> None:
+    if refused:
+        raise StoreError(f"the body differs from its size by {-missing} bytes")
 
 
 def endpoint_of(config: StoreConfig) -> tuple[str, bool]:

@@ -52,9 +52,10 @@ def check_conditional_writes(
             raise _broken(error.reason) from error
         raise
     finally:
-        for key in used:
-            # what stays behind is one byte; the check's own result matters more
-            with contextlib.suppress(S3RunnerError):
+        # what stays behind is one byte a key; the check's own result matters more, and a store that
+        # did not answer is not to be waited for once more for each try
+        with contextlib.suppress(S3RunnerError):
+            for key in used:
                 store.delete(key)
 
 

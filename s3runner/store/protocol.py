@@ -6,7 +6,7 @@ An adapter tries once and reports; it never retries by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
@@ -25,6 +25,28 @@ class StoredObject:
     size: int
     etag: str
     modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class OpenUpload:
+    """A multipart upload that was begun and not completed. `size` is what has arrived of it."""
+
+    key: str
+    upload_id: str
+    size: int
+
+
+class StoreControl(Protocol):
+    """What gc asks of a bucket beside its objects. Each method tries once."""
+
+    def now(self) -> datetime:
+        """Return the time by the store's own clock."""
+
+    def idle_uploads(self, prefix: str, before: datetime) -> Sequence[OpenUpload]:
+        """Return the uploads below `prefix` that nobody has begun or added to since `before`."""
+
+    def abort(self, uploads: Sequence[OpenUpload]) -> None:
+        """Abort uploads and free what has arrived; one that is over is no error."""
 
 
 class ObjectStore(Protocol):
@@ -47,6 +69,12 @@ class ObjectStore(Protocol):
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
         """Yield every object whose key starts with `prefix` (which ends in `/`), all pages."""
+
+    def list_folders(self, prefix: str) -> Sequence[str]:
+        """Return the names one level below `prefix` (which ends in `/`) that hold something.
+
+        All pages, sorted, without slashes; what lies below a name costs nothing.
+        """
 
     def get(
         self,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from s3runner.errors import IntegrityError, S3RunnerError, SpecError
+from s3runner.errors import IntegrityError, ObjectNotFoundError, S3RunnerError, SpecError
+from s3runner.store import stopping
 from s3runner.store.meter import Meter
 from s3runner.store.protocol import Chunks, ObjectStore, StoredObject
 
@@ -31,12 +32,12 @@ class Retry:
     """How long to go on trying what failed for a reason that may pass.
 
     `budget_s` counts from the first failure in a row. `jitter` gives numbers from 0 to 1 that
-    spread the pauses, so that many pods do not come back at once.
+    spread the pauses, so that many pods do not come back at once. `sleep` may raise to end it all.
     """
 
     budget_s: float = 300.0
     clock: Callable[[], float] = time.monotonic
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[float], None] = stopping.pause
     jitter: Callable[[], float] = random.random
 
     def call(self, attempt: Callable[[], T]) -> T:
@@ -113,6 +114,10 @@ class RetryingStore:
         """Return the same, counting into another meter."""
         return RetryingStore(self._store, self._retry, meter)
 
+    def with_budget(self, budget_s: float) -> RetryingStore:
+        """Return the same, trying again for another time; 0 is one try."""
+        return RetryingStore(self._store, replace(self._retry, budget_s=budget_s), self._meter)
+
     def head(self, key: str) -> StoredObject:
         """Ask for an object's size, ETag and age."""
         return self._sent(lambda: self._store.head(key))
@@ -122,7 +127,7 @@ class RetryingStore:
         failures = Failures(self._retry)
         seen: set[str] = set()
         while True:
-            self._meter.add(requests=1)
+            self._begin(1)
             try:
                 for stored in self._store.list(prefix):
                     if stored.key in seen:
@@ -136,6 +141,10 @@ class RetryingStore:
                 failures.wait_or_raise(error)
             else:
                 return
+
+    def list_folders(self, prefix: str) -> Sequence[str]:
+        """Return the names one level below `prefix`; counts as one request, whatever its pages."""
+        return self._sent(lambda: self._store.list_folders(prefix))
 
     def get(
         self,
@@ -152,15 +161,26 @@ class RetryingStore:
         again, `DAMAGED_TRIES` times at most.
         """
         return self._sent(
-            lambda: self._store.get(key, consume, start=start, length=length, if_match=if_match),
+            lambda: self._store.get(
+                key,
+                lambda chunks: consume(stopping.watched(chunks)),
+                start=start,
+                length=length,
+                if_match=if_match,
+            ),
             requests=0 if length == 0 else 1,
         )
 
     def put(self, key: str, body: Callable[[], Chunks], *, size: int, part_size: int) -> None:
         """Store `size` bytes; a failed upload is sent again as a whole."""
         requests = put_requests(size, part_size)
+
+        def watched_body() -> Chunks:
+            return stopping.watched(body())
+
         self._sent(
-            lambda: self._store.put(key, body, size=size, part_size=part_size), requests=requests
+            lambda: self._store.put(key, watched_body, size=size, part_size=part_size),
+            requests=requests,
         )
 
     def put_if_absent(self, key: str, body: bytes) -> bool:
@@ -175,12 +195,36 @@ class RetryingStore:
         """Delete an object; one that is not there is no error."""
         self._sent(lambda: self._store.delete(key))
 
+    def delete_unless_renewed(self, found: StoredObject) -> bool:
+        """Delete an object unless it was put again since it was `found`; say whether it is gone.
+
+        Every try looks first, so a repeated one does not hit what came meanwhile. S3 has no
+        conditional delete that all stores keep: a put between look and delete is lost.
+        """
+
+        def attempt() -> bool:
+            self._begin(2)
+            try:
+                # a HEAD has whole seconds, so it may well say less than the listing did
+                if self._store.head(found.key).modified > found.modified:
+                    return False
+            except ObjectNotFoundError:
+                return True
+            self._store.delete(found.key)
+            return True
+
+        return self._retry.call(attempt)
+
     def _sent(self, call: Callable[[], T], requests: int = 1) -> T:
         def attempt() -> T:
-            self._meter.add(requests=requests)
+            self._begin(requests)
             return call()
 
         return self._retry.call(attempt)
+
+    def _begin(self, requests: int) -> None:
+        stopping.check()
+        self._meter.add(requests=requests)
 
 
 def put_requests(size: int, part_size: int) -> int:

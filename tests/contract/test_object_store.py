@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
+import signal
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -163,12 +164,17 @@ def test_if_match_takes_the_named_object_and_refuses_another(store: ObjectStore)
 
 @pytest.mark.parametrize(
     "error",
-    [InputError("the file changed"), FileNotFoundError("the file went away"), KeyError("a bug")],
-    ids=["ours", "like a 404", "a bug"],
+    [
+        InputError("the file changed"),
+        FileNotFoundError("the file went away"),
+        KeyError("a bug"),
+        KeyboardInterrupt(),
+    ],
+    ids=["ours", "like a 404", "a bug", "ctrl-c"],
 )
 @pytest.mark.parametrize("chunks", [1, 3], ids=["in one request", "in parts"])
 def test_a_body_that_raises_leaves_no_object_and_its_error_as_it_was(
-    store: ObjectStore, error: Exception, chunks: int
+    store: ObjectStore, error: BaseException, chunks: int
 ) -> None:
     def body() -> Iterator[bytes]:
         yield from itertools.repeat(noise(PART), chunks)
@@ -179,6 +185,35 @@ def test_a_body_that_raises_leaves_no_object_and_its_error_as_it_was(
     assert caught.value is error
     with pytest.raises(ObjectNotFoundError):
         store.head("k")
+
+
+@pytest.mark.parametrize("size", [5, 2 * PART], ids=["in one request", "in parts"])
+def test_ctrl_c_while_the_store_asks_for_keys_is_not_taken_for_a_refusal(
+    moto_access: S3Access, size: int
+) -> None:
+    def interrupted() -> Credentials:
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        put_bytes(ObstoreStore(moto_access.config, interrupted), "k", noise(size))
+
+
+def test_a_real_ctrl_c_in_an_upload_is_raised_as_such(s3_access: S3Access) -> None:
+    parts = 0
+
+    def body() -> Iterator[bytes]:
+        nonlocal parts
+        for parts in range(1, 40):
+            if parts == 5:
+                # from another thread, so that it may come while the store's client is at work
+                threading.Thread(target=signal.raise_signal, args=[signal.SIGINT]).start()
+            yield noise(PART)
+
+    with pytest.raises(KeyboardInterrupt):
+        s3_access.open().put("k", body, size=40 * PART, part_size=PART)
+    assert parts < 39
+    with pytest.raises(ObjectNotFoundError):
+        s3_access.open().head("k")
 
 
 def test_a_body_that_raises_leaves_no_open_upload(s3_access: S3Access, other_client: Any) -> None:
@@ -263,6 +298,26 @@ def test_list_goes_on_after_the_first_thousand_keys(store: ObjectStore) -> None:
     with ThreadPoolExecutor(8) as threads:
         list(threads.map(lambda key: store.put_if_absent(key, b""), keys))
     assert sorted(stored.key for stored in store.list("many/")) == keys
+
+
+def test_folders_are_the_names_one_level_below_whatever_they_hold(store: ObjectStore) -> None:
+    for key in ("j/b/1", "j/b/2/3", "j/a b/1", "j/é/1", "j/file", "ju/c/1", "j/b.c/1"):
+        put_bytes(store, key, b"")
+    assert list(store.list_folders("j/")) == ["a b", "b", "b.c", "é"]
+    assert list(store.list_folders("j/b/")) == ["2"]
+    assert list(store.list_folders("nothing/")) == []
+
+
+def test_folders_go_on_after_the_first_thousand(store: ObjectStore) -> None:
+    names = [f"{number:04d}" for number in range(1001)]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda name: store.put_if_absent(f"j/{name}/x", b""), names))
+    assert list(store.list_folders("j/")) == names
+
+
+def test_folders_of_a_bucket_that_is_not_there_are_an_access_error(store: ObjectStore) -> None:
+    with pytest.raises(StoreAccessError):
+        store.in_bucket("no-such-bucket-here").list_folders("j/")
 
 
 HOSTILE = [

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import contextlib
 import http.server
+import itertools
+import signal
 import socket
 import threading
 import time
@@ -16,6 +18,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from s3runner.errors import (
+    InputError,
     IntegrityError,
     ObjectNotFoundError,
     S3RunnerError,
@@ -43,6 +46,7 @@ class Answers:
     headers: dict[str, str] = field(default_factory=dict)
     write_body: Callable[[socket.socket], None] | None = None
     read_pause_s: float = 0.0
+    by_method: dict[str, tuple[int, str]] = field(default_factory=dict)
     requests: list[dict[str, str]] = field(default_factory=list)
 
     @property
@@ -59,8 +63,9 @@ class Answers:
             missing -= len(handler.rfile.read(min(missing, MIB)))
             time.sleep(self.read_pause_s)
         body = f"<?xml version='1.0'?><Error><Code>{self.code}</Code></Error>" if self.code else ""
+        status, body = self.by_method.get(handler.command, (self.status, body))
         defaults = {"Content-Length": str(len(body)), "ETag": '"e"', "Last-Modified": _MODIFIED}
-        handler.send_response(self.status)
+        handler.send_response(status)
         for name, value in (defaults | self.headers).items():
             handler.send_header(name, value)
         handler.end_headers()
@@ -209,6 +214,44 @@ def test_a_large_body_on_a_slow_line_is_no_silence(answers: Answers) -> None:
     body = bytes(4 * MIB)
     answers.store(stall_s=1).put("k", lambda: iter([body]), size=len(body), part_size=len(body))
     assert answers.requests[0]["content-length"] == str(len(body))
+
+
+@pytest.mark.parametrize(
+    "error", [KeyboardInterrupt(), InputError("the file changed")], ids=["ctrl-c", "ours"]
+)
+def test_a_body_that_raises_is_told_also_when_the_upload_cannot_be_aborted(
+    answers: Answers, error: BaseException
+) -> None:
+    begun = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+    answers.by_method = {"POST": (200, begun), "DELETE": (500, "")}
+
+    def body() -> Iterator[bytes]:
+        yield bytes(5 * MIB)
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        answers.store().put("k", body, size=10 * MIB, part_size=5 * MIB)
+    assert caught.value is error
+
+
+def test_a_ctrl_c_between_parts_is_told_also_when_the_upload_cannot_be_aborted(
+    answers: Answers,
+) -> None:
+    begun = "<InitiateMultipartUploadResult><UploadId>1</UploadId></InitiateMultipartUploadResult>"
+    answers.by_method = {"POST": (200, begun), "DELETE": (500, "")}
+
+    due = iter((False, True))
+
+    def interrupt(_: socket.socket) -> None:
+        # once, and while the client sends: it is raised when the client asks for the next part
+        if next(due, False):
+            signal.raise_signal(signal.SIGINT)
+
+    answers.write_body = interrupt
+    with pytest.raises(KeyboardInterrupt):
+        answers.store().put(
+            "k", lambda: itertools.repeat(bytes(5 * MIB), 40), size=200 * MIB, part_size=5 * MIB
+        )
 
 
 def test_payloads_are_signed(answers: Answers) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -21,8 +23,10 @@ from s3runner.cluster.job_rules import finished_condition, is_terminal, pod_of
 from s3runner.cluster.local.adapter import LocalCluster
 from s3runner.cluster.local.choice import choose_sandbox
 from s3runner.cluster.local.container import Mount, Plan, expand, relocate
+from s3runner.cluster.local.jobdir import JobDir, closing_fd
 from s3runner.cluster.local.node import Node
 from s3runner.cluster.local.pod import PodRun
+from s3runner.cluster.local.supervisor import let_go
 from s3runner.cluster.protocol import Observation
 from s3runner.errors import ClusterRefusedError
 
@@ -439,6 +443,101 @@ def test_a_job_that_has_ended_can_be_deleted(boxed: Head) -> None:
     boxed.wait_for(lambda seen: seen.job is None)
     boxed.cluster.delete("job-g1")
     wait_until(lambda: not list(boxed.state_dir.glob("*/*")))
+
+
+def test_a_job_that_is_deleted_as_it_ends_leaves_nothing_though_nobody_looks(boxed: Head) -> None:
+    for _ in range(10):
+        boxed.run(make_job(container("tool", "exit 0")))
+        boxed.cluster.delete("job-g1")
+        wait_until(lambda: not list(boxed.state_dir.glob("*/*")))
+
+
+@pytest.fixture
+def empty_job(tmp_path: Path) -> JobDir:
+    """A Job's directory without anything in it, where `Head(tmp_path)` finds it."""
+    path = tmp_path / "jobs" / "job-g1"
+    path.mkdir(parents=True)
+    return JobDir(str(path))
+
+
+def test_what_is_deleted_after_the_supervisors_last_look_is_removed(empty_job: JobDir) -> None:
+    lock = empty_job.take_lock()
+    assert lock is not None
+    with closing_fd(lock):
+        empty_job.ask_deletion()
+        let_go(empty_job, lock)
+        assert not os.path.exists(empty_job.path)
+
+
+def test_what_was_not_deleted_stays_when_its_supervisor_leaves(empty_job: JobDir) -> None:
+    lock = empty_job.take_lock()
+    assert lock is not None
+    with closing_fd(lock):
+        let_go(empty_job, lock)
+        assert not empty_job.is_supervised()
+        assert os.path.exists(empty_job.path)
+
+
+def test_deleting_waits_for_whoever_holds_the_lock_and_cannot_be_told(
+    tmp_path: Path, empty_job: JobDir
+) -> None:
+    lock = empty_job.take_lock()
+    assert lock is not None
+    deletion = threading.Thread(target=Head(tmp_path).cluster.delete, args=["job-g1"])
+    with closing_fd(lock):
+        deletion.start()
+        wait_until(lambda: empty_job.is_deletion_asked)
+    deletion.join()
+    assert not os.path.exists(empty_job.path)
+
+
+def test_who_takes_the_lock_is_not_taken_for_the_one_before(empty_job: JobDir) -> None:
+    for _ in range(2):
+        lock = empty_job.take_lock()
+        assert lock is not None
+        with closing_fd(lock):
+            assert empty_job.supervisor_pid() == 0
+            empty_job.write_pid(lock)
+            assert empty_job.supervisor_pid() == os.getpid()
+            assert empty_job.take_lock() is None
+            assert empty_job.supervisor_pid() == os.getpid()
+
+
+def test_a_look_whether_a_supervisor_lives_keeps_nobody_from_the_lock(empty_job: JobDir) -> None:
+    taken: list[int | None] = []
+    thread = threading.Thread(target=lambda: taken.append(empty_job.take_lock()))
+    with open(f"{empty_job.path}/lock", "wb") as looking:
+        fcntl.flock(looking, fcntl.LOCK_SH)
+        thread.start()
+        thread.join(0.05)
+    thread.join()
+    assert taken[0] is not None
+    os.close(taken[0])
+
+
+def test_the_lock_of_a_directory_that_was_made_anew_is_another(empty_job: JobDir) -> None:
+    lock = empty_job.take_lock()
+    assert lock is not None
+    with closing_fd(lock):
+        assert empty_job.is_lock(lock)
+        shutil.rmtree(empty_job.path)
+        assert not empty_job.is_lock(lock)
+        os.mkdir(empty_job.path)
+        second = empty_job.take_lock()
+        assert second is not None
+        os.close(second)
+        assert not empty_job.is_lock(lock)
+
+
+def test_a_supervisor_whose_directory_vanished_ends_with_its_pod(head: Head) -> None:
+    marker = f"7{time.time_ns()}"
+    head.cluster.submit(make_job(container("tool", f"echo run; sleep {marker}")))
+    wait_until(lambda: head.log("tool.stdout") == "run\n")
+    supervisor = head.supervisor()
+    shutil.rmtree(head.directory)
+    wait_until(lambda: head.observe().job is None and not os.path.exists(f"/proc/{supervisor}"))
+    wait_until(lambda: not living(f"sleep {marker}"))
+    assert list(head.state_dir.glob("*/*")) == []
 
 
 def test_what_a_killed_supervisor_ran_is_lost_and_tried_again(head: Head) -> None:

@@ -35,6 +35,7 @@ _POLL_S = 0.02
 _POLL_S_A_JOB = 0.0005
 _LIVENESS_POLLS = 25
 _MAX_RESTARTS = 10
+_DELETE_PATIENCE_S = 5.0
 _RESET_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE, signal.SIGCHLD)
 
 
@@ -146,17 +147,13 @@ class LocalCluster:
     def delete(self, name: str) -> None:
         """Ask for the Job's end; it is gone once its pods have ended."""
         directory = self._directory(name)
+        end_s = time.monotonic() + _DELETE_PATIENCE_S
         with contextlib.suppress(FileNotFoundError):
             directory.ask_deletion()
-            lock = directory.take_lock()
-            if lock is not None:
-                with closing_fd(lock):
-                    remove_job(directory)
-                return
-            pid = directory.supervisor_pid()
-            if pid:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGTERM)
+            # who has the lock without a PID starts, leaves, or looks: within a moment there is one
+            # to tell, or nobody
+            while not _delete_now(directory) and time.monotonic() < end_s:
+                time.sleep(_POLL_S)
 
     def _directory(self, name: str) -> JobDir:
         return JobDir(f"{self._state_dir}/jobs/{name}")
@@ -294,6 +291,23 @@ class LocalCluster:
                 ended = pid
             if ended:
                 self._supervisors.discard(pid)
+
+
+def _delete_now(directory: JobDir) -> bool:
+    """Remove the Job, or tell its supervisor to; False if that is not to be reached now.
+
+    Raises FileNotFoundError for a Job that is gone.
+    """
+    lock = directory.take_lock()
+    if lock is not None:
+        with closing_fd(lock):
+            remove_job(directory)
+        return True
+    pid = directory.supervisor_pid()
+    if pid:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGTERM)
+    return pid != 0
 
 
 def _import_root() -> str:

@@ -4,7 +4,7 @@
 |---|---|---|
 | `job.json`, `node.json` | submit | the Job object, and what its pods find on this machine |
 | `status.json` | supervisor | `{"job": …, "pods": […]}` as the cluster shows them |
-| `lock` | supervisor | its PID; locked while it lives |
+| `lock` | supervisor | its PID, once it can be told to end; locked while it lives |
 | `delete` | delete | nothing: the Job is to end and to vanish |
 | `secrets/` | submit | the worker's secret files, until the Job has ended |
 | `pods/<uid>/` | supervisor | a pod's volumes, until the pod has ended |
@@ -18,8 +18,12 @@ import contextlib
 import fcntl
 import json
 import os
+import time
 from collections.abc import Iterator
 from typing import Any
+
+_LOOKS = 1000
+_LOOK_S = 0.001
 
 
 class JobDir:
@@ -78,7 +82,8 @@ class JobDir:
     def take_lock(self) -> int | None:
         """Return a descriptor that holds the lock, None while another holds it.
 
-        It is 10 or above, so that it can be handed over as any of the lower ones.
+        It is 10 or above, so that it can be handed over as any of the lower ones. No PID stands in
+        the file: the last one's is not to be taken for the next one's.
         Raises FileNotFoundError when the directory is gone.
         """
         first = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -87,11 +92,33 @@ class JobDir:
         finally:
             os.close(first)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            taken = _lock_alone(descriptor)
+            if taken:
+                self._claim(descriptor)
+        except BaseException:
             os.close(descriptor)
-            return None
-        return descriptor
+            raise
+        if taken:
+            return descriptor
+        os.close(descriptor)
+        return None
+
+    def _claim(self, descriptor: int) -> None:
+        """Forget the last PID. Raises FileNotFoundError if the lock was removed meanwhile."""
+        os.ftruncate(descriptor, 0)
+        if not self.is_lock(descriptor):
+            raise FileNotFoundError(self._lock)
+
+    def is_lock(self, descriptor: int) -> bool:
+        """Tell whether this descriptor is of the lock that lies there now."""
+        try:
+            return os.path.samestat(os.fstat(descriptor), os.stat(self._lock))
+        except FileNotFoundError:
+            return False
+
+    def write_pid(self, descriptor: int) -> None:
+        """Say in the lock which process to tell that the Job is to end."""
+        os.pwrite(descriptor, str(os.getpid()).encode(), 0)
 
     def is_supervised(self) -> bool:
         """Tell whether a supervisor lives; False also when the directory is gone."""
@@ -103,9 +130,27 @@ class JobDir:
         return False
 
     def supervisor_pid(self) -> int:
-        """Return the PID that the lock's holder wrote, 0 before it did."""
+        """Return the PID that the lock's holder wrote, 0 before it did and where nobody holds it.
+
+        Raises FileNotFoundError when the directory is gone.
+        """
         with open(self._lock, "rb") as file:
             return int(file.read() or b"0")
+
+
+def _lock_alone(descriptor: int) -> bool:
+    """Lock unless another has; a look of `is_supervised`, which takes no time, is waited for."""
+    for _ in range(_LOOKS):
+        with contextlib.suppress(BlockingIOError):
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(_LOOK_S)
+    return False
 
 
 @contextlib.contextmanager

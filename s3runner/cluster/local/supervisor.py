@@ -8,10 +8,12 @@ of every job's time. When it is killed its pods die with it, and the next one go
 | TERM, and the Job is deleted | ends the pod, removes the Job's directory |
 | TERM, and it is not | the machine goes down: ends the pod as disrupted, another goes on later |
 | a Job that has ended | removes the secrets and exits |
+| the Job's directory is gone | kills the pod and exits |
 """
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import signal
@@ -23,11 +25,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from s3runner.cluster import job_rules
-from s3runner.cluster.local.jobdir import JobDir
+from s3runner.cluster.local.jobdir import JobDir, closing_fd
 from s3runner.cluster.local.node import Node
 from s3runner.cluster.local.pod import PodRun, mark_node_lost, remove_tree
 
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
+_LOCK_FD = 0
+_LOOK_S = 2.0
+"""How often the supervisor looks whether its Job's directory is still there."""
 
 
 class Supervisor:
@@ -50,6 +55,14 @@ class Supervisor:
         self._wake.put(None)
         if self._current is not None:
             self._end_pod(self._current)
+
+    def abandon(self) -> None:
+        """Kill the pod and make `run` find out that the Job's directory is gone."""
+        self._told_to_end = True
+        self._wake.put(None)
+        run = self._current
+        if run is not None:
+            run.stop(grace_s=0)
 
     def run(self) -> None:
         """Work until the Job has ended, was deleted, or this process is told to end."""
@@ -130,11 +143,38 @@ class Supervisor:
 
 
 def remove_job(directory: JobDir) -> None:
-    """Make a Job vanish in one step, then remove what it left; the caller holds its lock."""
+    """Make a deleted Job vanish in one step, then remove the rest; the caller holds its lock."""
+    if not directory.is_deletion_asked:  # another of this name, made since
+        return
     state_dir = os.path.dirname(os.path.dirname(directory.path))
     grave = f"{state_dir}/removed-{uuid.uuid4()}"
     os.rename(directory.path, grave)
     remove_tree(grave)
+
+
+def let_go(directory: JobDir, lock: int) -> None:
+    """Unlock, and remove a Job whose deletion was asked for while nobody looked any more.
+
+    Who asks leaves word before finding it locked, and we look after unlocking: one of both removes
+    the Job. The PID goes first, so that who finds it locked by another tells nobody who is leaving.
+    """
+    os.ftruncate(lock, 0)
+    fcntl.flock(lock, fcntl.LOCK_UN)
+    if not directory.is_deletion_asked:
+        return
+    try:
+        again = directory.take_lock()
+    except FileNotFoundError:
+        return
+    if again is not None:
+        with closing_fd(again):
+            remove_job(directory)
+
+
+def _watch(directory: JobDir, supervisor: Supervisor) -> None:
+    while directory.is_lock(_LOCK_FD):
+        time.sleep(_LOOK_S)
+    supervisor.abandon()
 
 
 def main(path: str, first_backoff_s: str) -> None:
@@ -146,10 +186,16 @@ def main(path: str, first_backoff_s: str) -> None:
     signal.signal(signal.SIGTERM, lambda *_: supervisor.tell_to_end())
     # The PID comes after the handler, and deletion is looked for after the PID: whoever asks for it
     # is either seen, or sees whom to tell.
-    os.ftruncate(0, 0)
-    os.pwrite(0, str(os.getpid()).encode(), 0)
-    supervisor.run()
-    supervisor.clear()
+    directory.write_pid(_LOCK_FD)
+    threading.Thread(target=_watch, args=(directory, supervisor), daemon=True).start()
+    try:
+        supervisor.run()
+        supervisor.clear()
+    except FileNotFoundError:
+        if directory.is_lock(_LOCK_FD):
+            raise
+    finally:
+        let_go(directory, _LOCK_FD)
 
 
 if __name__ == "__main__":
