@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from s3runner.cluster.job_object import reference_variable
-from s3runner.errors import SettingsError
+from s3runner.errors import SettingsError, printable
 from s3runner.jobfile_model import (
     CountPair,
     JobFile,
@@ -23,7 +23,7 @@ from s3runner.jobfile_model import (
 from s3runner.model import Input, Job, Output, Quantity, Reference, Resources, S3Uri
 from s3runner.nearest import did_you_mean
 from s3runner.places import lies_in, place_of
-from s3runner.yamlfile import Document, Location, check, parse_yaml, read_yaml
+from s3runner.yamlfile import Document, Location, check, parse_yaml, read_yaml_documents
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
@@ -31,8 +31,34 @@ _OURS = ("CPUS", "MEMORY_MB", "TMPDIR")
 
 
 def load_job(path: Path, references: Mapping[str, Reference]) -> Job:
-    """Read a job file; relative sources start at its folder. Raises SettingsError."""
-    return _job(read_yaml(path), path.parent.absolute(), path.stem, references)
+    """Read a job file of one job; relative sources start at its folder. Raises SettingsError."""
+    documents = list(read_yaml_documents(path).values())
+    if len(documents) > 1:
+        raise SettingsError(
+            f"{printable(str(path))}: {len(documents)} jobs, where one is expected",
+            hint="s3runner submit takes several",
+        )
+    return _job(documents[0], path.parent.absolute(), path.stem, references)
+
+
+def load_jobs(path: Path, references: Mapping[str, Reference]) -> list[Job]:
+    """Read a job file that may hold several YAML documents, one job each.
+
+    A job without a name is named by its file and, if that has several documents, its number.
+    Raises one SettingsError with the mistakes of all documents.
+    """
+    documents = read_yaml_documents(path)
+    jobs: list[Job] = []
+    mistakes: list[str] = []
+    for number, document in documents.items():
+        stem = f"{path.stem}-{number}" if document.part else path.stem
+        try:
+            jobs.append(_job(document, path.parent.absolute(), stem, references))
+        except SettingsError as error:
+            mistakes.append(error.reason)
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+    return jobs
 
 
 def parse_job(
@@ -67,6 +93,7 @@ def _job(document: Document, base_dir: Path, stem: str, references: Mapping[str,
         env=reader.env(file.env),
         resources=_resources(file.resources),
         walltime_s=file.walltime,
+        retry=file.retry.written(),
     )
     reader.check_overlaps(job)
     if reader.mistakes:

@@ -15,6 +15,7 @@ from s3runner.cluster.quantity import parse_quantity
 from s3runner.errors import SettingsError
 from s3runner.model import Quantity
 from s3runner.places import place_of
+from s3runner.retry_fields import RetryFields
 from s3runner.yamlfile import BY_FORM, Checked, Seconds
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -202,6 +203,9 @@ class JobFile(Checked):
 
     resources: ResourceFields = Field(default_factory=ResourceFields)
     """What the tool needs."""
+
+    retry: RetryFields = Field(default_factory=RetryFields)
+    """When the job is tried again after a failure; what is not said here is the destination's."""
 
     walltime: Seconds | None = None
     """How long the tool may run in one attempt: `2h`, `30m`, `90s`, `1d`, or seconds."""

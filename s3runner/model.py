@@ -77,6 +77,9 @@ POD_FINAL = (
 )
 """What a pod may commit by itself unless its generation record says otherwise."""
 
+MAX_GENERATIONS = 10
+"""No job gets more Kubernetes Jobs than this, whatever its budgets say."""
+
 
 def code_of(outcome: Outcome) -> int | None:
     """Return the outcome's code; None for those that only a head can reach."""
@@ -265,8 +268,26 @@ class Reference:
 
 
 @dataclass(frozen=True, slots=True)
+class Retry:
+    """When the head makes another generation, and how large it may get.
+
+    `tool`: how often a tool that failed runs again. After an end for want of memory or disk the
+    limit is multiplied by the factor, up to the cap.
+    """
+
+    tool: int = 0
+    memory_factor: float = 2.0
+    memory_cap: str = "64Gi"
+    disk_factor: float = 2.0
+    disk_cap: str = "500Gi"
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
-    """What the user asked for, before any of it is staged: WHAT, nothing about where."""
+    """What the user asked for, before any of it is staged: WHAT, nothing about where.
+
+    `retry` holds the fields of `Retry` that are to differ from the destination's.
+    """
 
     name: str
     command: str | tuple[str, ...]
@@ -277,6 +298,7 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     resources: Resources = Resources()
     walltime_s: float | None = None
+    retry: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +314,7 @@ class Destination:
     pending_timeout_s: int = 24 * 3600
     default_walltime_s: int = 48 * 3600
     max_evictions: int = 3
+    retry: Retry = Retry()
     read_only: tuple[str, ...] = ()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 import platformdirs
 
 from s3runner.errors import SettingsError
-from s3runner.model import Destination, Reference, StoreConfig
+from s3runner.model import Destination, Reference, Retry, StoreConfig
 from s3runner.nearest import did_you_mean
 from s3runner.settings_model import SettingsFile, split_url
 from s3runner.yamlfile import Document, check, parse_yaml, read_yaml
@@ -47,6 +47,16 @@ class Settings:
     def profile(self) -> str | None:
         """The AWS profile to take credentials from."""
         return self.file.store.profile
+
+    @property
+    def blob_ttl_s(self) -> float:
+        """How long gc leaves a blob alone."""
+        return self.file.store.blob_ttl
+
+    @property
+    def job_ttl_s(self) -> float:
+        """How long gc leaves a job alone after its end."""
+        return self.file.store.job_ttl
 
     @property
     def references(self) -> dict[str, Reference]:
@@ -104,6 +114,7 @@ class Settings:
             pending_timeout_s=_whole_seconds(found.pending_timeout),
             default_walltime_s=_whole_seconds(found.walltime),
             max_evictions=found.spot.max_evictions,
+            retry=Retry(**found.retry.model_dump()),
             read_only=tuple(found.local.read_only),
         )
 

@@ -18,6 +18,7 @@ from s3runner.errors import SettingsError
 from s3runner.model import S3Uri
 from s3runner.nearest import did_you_mean
 from s3runner.places import place_of
+from s3runner.retry_fields import RetryFields
 from s3runner.yamlfile import BY_FORM, Checked, Seconds
 
 _CLUSTERS = ("local",)
@@ -77,6 +78,15 @@ the environment first."""
     retry_budget_s: float = Field(default=300.0, ge=0)
     """Seconds to keep trying a request that fails for a temporary reason, counted from its first \
 failure; long enough for a gateway's restart."""
+
+    blob_ttl: Seconds = Field(default=2592000, ge=86400)
+    """How long `gc` leaves staged inputs that no running job names; a third of it is how long \
+jobs reuse them without sending them again. 30 days, at least one, and the same on every machine \
+that uses this prefix."""
+
+    job_ttl: Seconds = Field(default=7776000, ge=86400)
+    """How long `gc` leaves a job after its end, outputs and logs included; 90 days, at least \
+one."""
 
     @field_validator("url")
     @classmethod
@@ -179,6 +189,9 @@ concerned; a day, for clusters that grow slowly."""
 
     spot: SpotSettings = Field(default_factory=SpotSettings)
     """What to do when nodes are taken away."""
+
+    retry: RetryFields = Field(default_factory=RetryFields)
+    """When a job that failed is tried again."""
 
     local: LocalSettings = Field(default_factory=LocalSettings)
     """What belongs to `cluster: local` only."""

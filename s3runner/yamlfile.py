@@ -9,8 +9,9 @@ Scalars are text here, whatever they look like, and the model gives them their t
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Annotated, Any, TypeVar, get_args, get_origin
@@ -119,11 +120,15 @@ Seconds = Annotated[
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """What a file says, and where each key of it stands; `lines` is empty for what was no file."""
+    """What a file says, and where each key of it stands; `lines` is empty for what was no file.
+
+    `part` says which document of the file this is (`document 2`), where it has several.
+    """
 
     data: object
     origin: str
     lines: Mapping[Location, int] = field(default_factory=dict)
+    part: str = ""
 
     def error(self, mistakes: Sequence[tuple[Location, str]]) -> SettingsError:
         """Compose one error of all mistakes, in the file's order."""
@@ -133,7 +138,8 @@ class Document:
     def _sentence(self, location: Location, message: str) -> str:
         line = self._line(location)
         place = f"{printable(self.origin)}:{line}" if line else printable(self.origin)
-        return ": ".join(part for part in (place, show_location(location), message) if part)
+        pieces = (place, self.part, show_location(location), message)
+        return ": ".join(piece for piece in pieces if piece)
 
     def _line(self, location: Location) -> int | None:
         for length in range(len(location), -1, -1):
@@ -144,15 +150,44 @@ class Document:
 
 def read_yaml(path: Path) -> Document:
     """Read a YAML file. Raises SettingsError; the path in messages is as it was given."""
+    return parse_yaml(_read_text(path), str(path))
+
+
+def read_yaml_documents(path: Path) -> dict[int, Document]:
+    """Read a YAML file of any number of documents, by their numbers, counted from 1.
+
+    Documents without content are left out, unless there is nothing else. Raises SettingsError with
+    the mistakes of all documents.
+    """
+    origin = str(path)
+    roots: list[yaml.Node | None] = []
+    with _syntax(origin, lambda: f"document {len(roots) + 1}" if roots else ""):
+        # what was read before a mistake stays, and so tells which document has it
+        roots.extend(yaml.compose_all(_read_text(path), Loader=yaml.SafeLoader))
+    documents: dict[int, Document] = {}
+    mistakes: list[str] = []
+    for number, root in enumerate(roots, start=1):
+        try:
+            document = _document(root, origin, f"document {number}" if len(roots) > 1 else "")
+        except SettingsError as error:  # noqa: PERF203  # all mistakes are told together
+            mistakes.append(error.reason)
+        else:
+            documents[number] = document
+    if mistakes:
+        raise SettingsError("\n".join(mistakes))
+    told = {number: found for number, found in documents.items() if found.data is not None}
+    return told or {1: Document(None, origin)}
+
+
+def _read_text(path: Path) -> str:
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise SettingsError(f"{printable(str(path))}: larger than {_MAX_BYTES} bytes")
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as error:
         raise SettingsError(f"{printable(str(path))}: {error.strerror}") from error
     except UnicodeDecodeError as error:
         raise SettingsError(f"{printable(str(path))}: not UTF-8 text") from error
-    return parse_yaml(text, str(path))
 
 
 def parse_yaml(text: str, origin: str) -> Document:
@@ -161,18 +196,29 @@ def parse_yaml(text: str, origin: str) -> Document:
     Raises SettingsError for bad syntax, duplicate keys, and anchors that refer to themselves or
     multiply beyond reason.
     """
-    try:
+    with _syntax(origin, str):
         root = yaml.compose(text, Loader=yaml.SafeLoader)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        place = f":{mark.line + 1}" if mark is not None else ""
-        raise SettingsError(f"{printable(origin)}{place}: not YAML: {error.problem}") from error
+    return _document(root, origin)
+
+
+@contextlib.contextmanager
+def _syntax(origin: str, part: Callable[[], str]) -> Iterator[None]:
+    """Turn PyYAML's errors into ours; `part` is asked for the document when there is one."""
+    try:
+        yield
     except (yaml.YAMLError, RecursionError) as error:
-        reason = printable(str(error).splitlines()[0])
-        raise SettingsError(f"{printable(origin)}: not YAML: {reason}") from error
-    reader = _Reader(origin)
+        mark = error.problem_mark if isinstance(error, yaml.MarkedYAMLError) else None
+        place = f"{printable(origin)}:{mark.line + 1}" if mark is not None else printable(origin)
+        problem = error.problem if isinstance(error, yaml.MarkedYAMLError) else None
+        reason = problem or printable(str(error).splitlines()[0])
+        told = ": ".join(piece for piece in (place, part(), f"not YAML: {reason}") if piece)
+        raise SettingsError(told) from error
+
+
+def _document(root: yaml.Node | None, origin: str, part: str = "") -> Document:
+    reader = _Reader(origin, part)
     data = reader.read(root, ()) if root is not None else None
-    return Document(data, origin, reader.lines)
+    return Document(data, origin, reader.lines, part)
 
 
 def check(document: Document, model: type[M]) -> M:
@@ -200,9 +246,10 @@ def show_location(location: Location) -> str:
 class _Reader:
     """Turns YAML's node graph into plain values, noting each key's line."""
 
-    def __init__(self, origin: str) -> None:
+    def __init__(self, origin: str, part: str) -> None:
         self.lines: dict[Location, int] = {}
         self._origin = origin
+        self._part = part
         self._open: set[int] = set()
         self._count = 0
 
@@ -253,7 +300,8 @@ class _Reader:
 
     def _error(self, node: yaml.Node, location: Location, message: str) -> SettingsError:
         line = node.start_mark.line + 1
-        return Document(None, self._origin, {location: line}).error([(location, message)])
+        told = Document(None, self._origin, {location: line}, self._part)
+        return told.error([(location, message)])
 
 
 def _mistake(model: type[BaseModel], item: Mapping[str, Any]) -> tuple[Location, str]:

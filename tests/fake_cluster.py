@@ -42,7 +42,7 @@ def job(condition: str | None = None, reason: str = "") -> JobObject:
 
 RUNNING = Observation(job())
 COMPLETE = Observation(job("Complete"), (pod(stager=0),))
-FAILED = Observation(job("Failed", "PodFailurePolicy"), (pod(stager=30),))
+FAILED = Observation(job("Failed", "PodFailurePolicy"), (pod(stager=23),))
 GONE = Observation(None)
 
 

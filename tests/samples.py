@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from s3runner.model import Destination, Manifest, Output, Quantity, Resources, StoreConfig
+from s3runner.model import Destination, Manifest, Output, Quantity, Resources, Retry, StoreConfig
 from s3runner.staging.records import Spec
 
 JOB_ID = "0199e2a4-0000-7000-8000-000000000001"
@@ -24,6 +24,7 @@ def spec(**changes: object) -> Spec:
         "roots": (),
         "resources": Resources(Quantity(request="500m", limit="2"), Quantity(limit="8Gi")),
         "walltime_s": 7200.0,
+        "retry": Retry(),
         "destination": Destination(),
         "cluster": {"kind": "local", "machine": "m", "state_dir": "/s"},
         "created": "2026-01-01T00:00:00+00:00",

@@ -16,7 +16,7 @@ from s3runner.cluster.protocol import NO_IMAGE
 from s3runner.cluster.quantity import whole
 from s3runner.errors import SettingsError
 from s3runner.model import Quantity, Resources, StoreConfig
-from s3runner.staging.records import Spec
+from s3runner.staging.records import Generation, Spec
 
 HOME = "/s3runner"
 CONTROL = f"{HOME}/control"
@@ -36,9 +36,9 @@ _CA_LIMIT = 64 * 1024
 JsonObject = dict[str, Any]
 
 
-def job_object(spec: Spec, generation: int, spec_digest: str, store: StoreConfig) -> JsonObject:
+def job_object(spec: Spec, generation: Generation, store: StoreConfig) -> JsonObject:
     """Return the Job of one generation. Raises SettingsError (20) for what it cannot express."""
-    name = f"{spec.job_id}-g{generation}"
+    name = generation.job_name
     labels = {"app.kubernetes.io/managed-by": "s3runner", "s3runner/job-id": spec.job_id}
     where = spec.destination
     attempts = where.max_evictions + 1
@@ -51,7 +51,10 @@ def job_object(spec: Spec, generation: int, spec_digest: str, store: StoreConfig
         "metadata": {
             "name": name,
             "labels": labels,
-            "annotations": {"s3runner/spec-digest": spec_digest, "s3runner/name": spec.name},
+            "annotations": {
+                "s3runner/spec-digest": generation.spec_digest,
+                "s3runner/name": spec.name,
+            },
         },
         "spec": {
             "completions": 1,
@@ -62,7 +65,7 @@ def job_object(spec: Spec, generation: int, spec_digest: str, store: StoreConfig
             "podFailurePolicy": _pod_failure_policy(),
             "template": {
                 "metadata": {"labels": labels},
-                "spec": _pod_spec(spec, generation, spec_digest, store),
+                "spec": _pod_spec(spec, generation, store),
             },
         },
     }
@@ -132,7 +135,7 @@ def _pod_failure_policy() -> JsonObject:
     }
 
 
-def _pod_spec(spec: Spec, generation: int, digest: str, store: StoreConfig) -> JsonObject:
+def _pod_spec(spec: Spec, generation: Generation, store: StoreConfig) -> JsonObject:
     where = spec.destination
     mounts = [
         {"name": "control", "mountPath": CONTROL},
@@ -144,7 +147,8 @@ def _pod_spec(spec: Spec, generation: int, digest: str, store: StoreConfig) -> J
         ),
     ]
     reference_mount = {"name": "work", "mountPath": REFERENCES, "subPath": "references"}
-    worker_env = _worker_env(spec, generation, digest, store)
+    worker_env = _worker_env(spec, generation, store)
+    resources = effective_resources(generation.resources)
     return {
         "restartPolicy": "Never",
         "automountServiceAccountToken": False,
@@ -166,8 +170,8 @@ def _pod_spec(spec: Spec, generation: int, digest: str, store: StoreConfig) -> J
                 "image": spec.image or NO_IMAGE,
                 "command": ["/bin/sh", f"{CONTROL}/tool_shim.sh"],
                 "workingDir": WORK,
-                "env": _tool_env(spec),
-                "resources": _container_resources(effective_resources(spec.resources)),
+                "env": _tool_env(spec, resources),
+                "resources": _container_resources(resources),
                 "volumeMounts": [*mounts, {**reference_mount, "readOnly": True}],
             },
             {
@@ -186,14 +190,18 @@ def _env(values: dict[str, str]) -> list[JsonObject]:
     return [{"name": name, "value": literal(value)} for name, value in values.items()]
 
 
-def _worker_env(spec: Spec, generation: int, digest: str, store: StoreConfig) -> list[JsonObject]:
+def _worker_env(spec: Spec, generation: Generation, store: StoreConfig) -> list[JsonObject]:
     if store.ca_pem is not None and len(store.ca_pem) > _CA_LIMIT:
         raise SettingsError(
             f"the CA bundle has {len(store.ca_pem)} bytes, more than the {_CA_LIMIT} that a pod's "
             "environment can carry",
             hint="give a bundle that holds only your own CA",
         )
-    job = {"job_id": spec.job_id, "generation": generation, "spec_digest": digest}
+    job = {
+        "job_id": spec.job_id,
+        "generation": generation.number,
+        "spec_digest": generation.spec_digest,
+    }
     return [
         *_env(
             {
@@ -208,8 +216,7 @@ def _worker_env(spec: Spec, generation: int, digest: str, store: StoreConfig) ->
     ]
 
 
-def _tool_env(spec: Spec) -> list[JsonObject]:
-    resources = effective_resources(spec.resources)
+def _tool_env(spec: Spec, resources: Resources) -> list[JsonObject]:
     cpu = resources.cpu.limit or resources.cpu.request or "1"
     memory = resources.memory.limit or resources.memory.request or "0"
     ours = {

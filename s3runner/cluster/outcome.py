@@ -57,6 +57,30 @@ def state_of(observation: Observation) -> str:
     return "fetching" if "fetch" in running or "fetch" in ended else "pending"
 
 
+def since_of(observation: Observation) -> str | None:
+    """Return when the state that `state_of` names began, in Kubernetes' form; None if untold."""
+    job, pod = observation.job or {}, newest_pod(observation) or {}
+    containers = dict(_containers(pod))
+    tool, fetch = containers.get("tool", {}), containers.get("fetch", {})
+    begun = {
+        "ended": _ended_at(job),
+        "queued": job.get("metadata", {}).get("creationTimestamp"),
+        "pending": pod.get("metadata", {}).get("creationTimestamp"),
+        "fetching": (fetch.get("running") or fetch.get("terminated") or {}).get("startedAt"),
+        "running": tool.get("running", {}).get("startedAt"),
+        "staging_out": tool.get("terminated", {}).get("finishedAt"),
+    }
+    found = begun[state_of(observation)]
+    return None if found is None else str(found)
+
+
+def _ended_at(job: JobObject) -> object:
+    for condition in job.get("status", {}).get("conditions") or ():
+        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
+            return condition.get("lastTransitionTime")
+    return None
+
+
 def container_ended(observation: Observation, name: str) -> bool:
     """Tell whether a container of the newest pod has ended."""
     pod = newest_pod(observation)

@@ -31,3 +31,11 @@ def parse_quantity(text: str) -> Decimal:
 def whole(text: str, unit: int = 1) -> int:
     """Return the quantity in units, rounded up: cores for `CPUS`, MiB (unit 1024**2) for memory."""
     return int((parse_quantity(text) / unit).to_integral_value(ROUND_CEILING))
+
+
+def grown(text: str, factor: float, cap: str) -> str | None:
+    """Return the quantity times `factor`, at most `cap`, in bytes; None if it is at the cap."""
+    now, most = parse_quantity(text), parse_quantity(cap)
+    if now >= most or factor <= 1:
+        return None
+    return str(int(min(now * Decimal(str(factor)), most).to_integral_value(ROUND_CEILING)))

@@ -9,6 +9,7 @@ import secrets
 
 from s3runner.errors import SettingsError
 from s3runner.model import Outcome
+from s3runner.runner.creation import newest_generation
 from s3runner.runner.head import Head
 from s3runner.staging.records import Commit, Spec
 
@@ -26,17 +27,20 @@ def cancel(head: Head, spec: Spec) -> tuple[Commit, bool]:
             hint="cancel it from there, or with --destination and a destination of that cluster",
         )
     keys = head.layout.job(spec.job_id)
+    newest = newest_generation(head, spec.job_id)
+    number = newest.number if newest is not None else 1
     decision = Commit(
         by="head",
         outcome=Outcome.CANCELLED,
         attempt=None,
         result_digest=None,
-        generation=1,
+        generation=number,
         # tells this call's commit from an earlier one's when the answer to the put was lost
         observation={"detail": "cancelled by the user", "call": secrets.token_hex(8)},
     )
     stands = decision
     if not head.store.put_if_absent(keys.commit, decision.dump()):
         stands = head.read_commit(spec.job_id) or decision
-    head.cluster.delete(keys.job_name(1))
+    for generation in range(1, number + 1):
+        head.cluster.delete(keys.job_name(generation))
     return stands, stands == decision

@@ -8,38 +8,56 @@ from __future__ import annotations
 
 from s3runner.cluster.job_object import job_object
 from s3runner.errors import ObjectNotFoundError, SpecError
-from s3runner.model import Phase
 from s3runner.runner.head import Head
 from s3runner.staging.manifest import dump_document
 from s3runner.staging.records import Generation, Spec
 from s3runner.store.retrying import read
 
 
-def create_job(head: Head, spec: Spec, spec_digest: str, stage_in: Phase | None = None) -> None:
-    """Record the first generation, create its Job, and note that it was created.
+def record_generation(head: Head, job_id: str, generation: Generation) -> Generation:
+    """Store a generation's record unless there is one; return the one that stands.
 
-    Safe to repeat and to race: records are put if absent, and the cluster adopts a Job of the same
-    spec. If the job was ended meanwhile, its Job is deleted again.
+    This is how heads agree: who comes second follows the first.
     """
+    key = head.layout.job(job_id).generation(generation.number)
+    if head.store.put_if_absent(key, generation.dump()):
+        return generation
+    return Generation.load(read(head.store, key), head.config.uri(key))
+
+
+def create_job(head: Head, spec: Spec, generation: Generation) -> None:
+    """Create a recorded generation's Job, and note that it was created.
+
+    Safe to repeat and to race: the cluster adopts a Job of the same spec. If the job was ended
+    meanwhile, its Job is deleted again.
+    """
+    uid = head.cluster.submit(job_object(spec, generation, head.pod_config))
+    created = dump_document({"generation": generation.number, "job_uid": uid})
     keys = head.layout.job(spec.job_id)
-    generation = Generation(
-        number=1, job_name=keys.job_name(1), spec_digest=spec_digest, stage_in=stage_in
-    )
-    head.store.put_if_absent(keys.generation(1), generation.dump())
-    uid = head.cluster.submit(job_object(spec, 1, spec_digest, head.pod_config))
-    created = dump_document({"generation": 1, "job_uid": uid})
-    head.store.put_if_absent(keys.generation_created(1), created)
+    head.store.put_if_absent(keys.generation_created(generation.number), created)
     if head.read_commit(spec.job_id) is not None:
-        head.cluster.delete(keys.job_name(1))
+        head.cluster.delete(generation.job_name)
 
 
-def was_created(head: Head, job_id: str) -> bool:
-    """Tell whether the first generation's Job was ever created."""
+def was_created(head: Head, job_id: str, number: int) -> bool:
+    """Tell whether a generation's Job was ever created."""
     try:
-        head.store.head(head.layout.job(job_id).generation_created(1))
+        head.store.head(head.layout.job(job_id).generation_created(number))
     except ObjectNotFoundError:
         return False
     return True
+
+
+def newest_generation(head: Head, job_id: str) -> Generation | None:
+    """Return the record with the highest number, None if there is none yet."""
+    keys = head.layout.job(job_id)
+    found = head.store.list(keys.generations_prefix)
+    stems = (item.key[len(keys.generations_prefix) :].removesuffix(".json") for item in found)
+    numbers = [int(stem) for stem in stems if stem.isdecimal()]
+    if not numbers:
+        return None
+    key = keys.generation(max(numbers))
+    return Generation.load(read(head.store, key), head.config.uri(key))
 
 
 def put_spec(head: Head, spec: Spec, body: bytes) -> None:

@@ -12,8 +12,13 @@ from s3runner.cluster.outcome import container_ended, is_over, state_of
 from s3runner.cluster.protocol import Observation
 from s3runner.errors import ObjectNotFoundError, S3RunnerError, SpecError
 from s3runner.model import Outcome, Phase, code_of
-from s3runner.runner.creation import create_job, was_created
-from s3runner.runner.decide import StoredResult, decide_end
+from s3runner.runner.creation import (
+    create_job,
+    newest_generation,
+    record_generation,
+    was_created,
+)
+from s3runner.runner.decide import StoredResult, first_generation, next_generation
 from s3runner.runner.head import Head
 from s3runner.runner.report import PHASES, STAGE_IN, JobEnd, Listener
 from s3runner.staging.manifest import document_digest
@@ -22,8 +27,6 @@ from s3runner.store.retrying import read
 
 _LOOK_EVERY_S = 10.0
 """How long the head may go without asking the cluster or, for another's job, the store."""
-
-_GENERATION = 1
 
 
 def wait(head: Head, job_id: str, listener: Listener) -> JobEnd:
@@ -36,13 +39,11 @@ def wait(head: Head, job_id: str, listener: Listener) -> JobEnd:
         commit, attempts = _await_commit(head, job_id), 1
         listener.state("ended")
     else:
-        follower = _Follower(head, spec, digest, listener)
-        commit, attempts = follower.follow()
-        head.cluster.delete(follower.name)
+        commit, attempts = _Follower(head, spec, digest, listener).follow()
     result = head.read_committed_result(job_id, commit)
     for warning in result.warnings if result is not None else ():
         listener.warning(warning)
-    return _describe(head, job_id, commit, result, attempts)
+    return describe(head, job_id, commit, result, attempts)
 
 
 def _await_commit(head: Head, job_id: str) -> Commit:
@@ -54,40 +55,51 @@ def _await_commit(head: Head, job_id: str) -> Commit:
 
 
 class _Follower:
-    """A job of this head's cluster, while it is followed."""
+    """A job of this head's cluster, while it is followed through its generations."""
 
     def __init__(self, head: Head, spec: Spec, spec_digest: str, listener: Listener) -> None:
         self._head = head
         self._spec = spec
-        self._spec_digest = spec_digest
         self._listener = listener
         self._keys = head.layout.job(spec.job_id)
-        self.name = self._keys.job_name(_GENERATION)
+        self._current = newest_generation(head, spec.job_id) or record_generation(
+            head, spec.job_id, first_generation(spec, spec_digest, self._keys.job_name(1))
+        )
         self._state = ""
         self._stager_gone_at: float | None = None
 
     def follow(self) -> tuple[Commit, int]:
-        """Return the job's commit, and how many pods it took."""
+        """Return the job's commit, and how many pods it took; no Job of it is left."""
         while True:
-            observation = self._head.cluster.observe([self.name])[self.name]
-            commit = self._look(observation)
-            if commit is not None:
+            if self._current.end is not None:
                 self._tell("ended")
-                return commit, max(1, len(observation.pods))
-            self._head.cluster.wait([self.name], _LOOK_EVERY_S)
+                commit = self._commit(self._current.end)
+                self._head.cluster.delete(self._keys.job_name(self._current.number - 1))
+                return commit, self._current.attempts
+            name = self._current.job_name
+            observation = self._head.cluster.observe([name])[name]
+            found = self._look(observation)
+            if found is not None:
+                self._tell("ended")
+                self._head.cluster.delete(name)
+                return found, self._current.attempts + max(1, len(observation.pods))
+            if self._current.job_name == name:
+                self._head.cluster.wait([name], _LOOK_EVERY_S)
 
     def _look(self, observation: Observation) -> Commit | None:
-        """Return the commit if there is one, or if it is for us to make it."""
+        """Return the commit if there is one; else do what is for the head to do now."""
         job_id = self._spec.job_id
-        if observation.job is None:
-            commit = self._head.read_commit(job_id)
-            if commit is None and not was_created(self._head, job_id):
-                # the head that began this died before it could: see creation
-                create_job(self._head, self._spec, self._spec_digest)
-                return None
-            return commit or self._decide(observation)
         if is_over(observation):
-            return self._head.read_commit(job_id) or self._decide(observation)
+            commit = self._head.read_commit(job_id)
+            if commit is not None:
+                return commit
+            gone = observation.job is None
+            if gone and not was_created(self._head, job_id, self._current.number):
+                # the head that recorded it died before it could: see creation
+                create_job(self._head, self._spec, self._current)
+            else:
+                self._go_on(observation)
+            return None
         self._tell(state_of(observation))
         if not container_ended(observation, "stager"):
             self._stager_gone_at = None
@@ -101,8 +113,7 @@ class _Follower:
             self._stager_gone_at = time.monotonic()
         patience = self._spec.destination.grace_s
         if commit is None and time.monotonic() > self._stager_gone_at + patience:
-            self._head.cluster.delete(self.name)
-            return self._decide(observation)
+            self._go_on(observation)
         return commit
 
     def _tell(self, state: str) -> None:
@@ -110,35 +121,39 @@ class _Follower:
             self._state = state
             self._listener.state(state)
 
-    def _decide(self, observation: Observation) -> Commit:
-        """Record the decision as the next generation, then commit what that record says."""
-        store = self._head.store
-        decision = decide_end(observation, list(self._results(observation)), _GENERATION)
-        key = self._keys.generation(_GENERATION + 1)
-        record = Generation(
-            number=_GENERATION + 1,
-            job_name="",
-            spec_digest=self._spec_digest,
-            previous=decision.outcome.value,
-            end=decision,
+    def _go_on(self, observation: Observation) -> None:
+        """Record what follows this generation, and make it so; another head's record counts."""
+        results = list(self._results(observation))
+        following = record_generation(
+            self._head,
+            self._spec.job_id,
+            next_generation(observation, results, self._current, self._spec),
         )
-        if not store.put_if_absent(key, record.dump()):
-            # another head was first, or our first answer was lost: what stands there counts
-            record = Generation.load(read(store, key), self._head.config.uri(key))
-        agreed = record.end or decision
-        if store.put_if_absent(self._keys.commit, agreed.dump()):
-            return agreed
-        return self._head.read_commit(self._spec.job_id) or agreed
+        ended, self._current = self._current, following
+        self._stager_gone_at = None
+        if following.end is None:
+            self._head.cluster.delete(ended.job_name)
+            self._listener.warning(
+                f"generation {following.number - 1} ended as {following.previous}; "
+                f"trying again as generation {following.number}"
+            )
+            create_job(self._head, self._spec, following)
+
+    def _commit(self, decision: Commit) -> Commit:
+        if self._head.store.put_if_absent(self._keys.commit, decision.dump()):
+            return decision
+        return self._head.read_commit(self._spec.job_id) or decision
 
     def _results(self, observation: Observation) -> Iterator[StoredResult]:
-        """Yield what the attempts left, oldest first; a damaged result counts as none."""
+        """Yield what this generation's attempts left, oldest first; damaged ones left out."""
         for key in self._result_keys(observation):
             try:
                 body = read(self._head.store, key)
                 result = Result.load(body, self._head.config.uri(key))
             except (ObjectNotFoundError, SpecError):
                 continue
-            if self._keys.attempt(result.attempt).result == key:
+            ours = self._keys.attempt(result.attempt).result == key
+            if ours and result.generation == self._current.number:
                 yield StoredResult(result, document_digest(body))
 
     def _result_keys(self, observation: Observation) -> list[str]:
@@ -154,9 +169,10 @@ class _Follower:
         return [item.key for item in sorted(found, key=lambda item: item.modified)]
 
 
-def _describe(
+def describe(
     head: Head, job_id: str, commit: Commit, result: Result | None, attempts: int
 ) -> JobEnd:
+    """Return a job's end in full: its commit, that one's result, and what stage-in cost."""
     phases = dict.fromkeys(PHASES) | {STAGE_IN: _stage_in_cost(head, job_id)}
     if result is not None:
         phases |= {name: cost for name, cost in result.phases.items() if name in phases}
@@ -173,7 +189,7 @@ def _describe(
 
 
 def _stage_in_cost(head: Head, job_id: str) -> Phase | None:
-    key = head.layout.job(job_id).generation(_GENERATION)
+    key = head.layout.job(job_id).generation(1)
     try:
         return Generation.load(read(head.store, key), head.config.uri(key)).stage_in
     except ObjectNotFoundError:

@@ -15,9 +15,11 @@ from datetime import datetime, timezone
 
 from s3runner import __version__
 from s3runner.cluster.job_object import REFERENCES, WORK, declared_roots, job_object
+from s3runner.cluster.protocol import JobObject
 from s3runner.errors import UnsupportedError
 from s3runner.model import Job, Manifest
-from s3runner.runner.creation import create_job, put_spec
+from s3runner.runner.creation import create_job, put_spec, record_generation
+from s3runner.runner.decide import first_generation
 from s3runner.runner.head import Head
 from s3runner.runner.report import STAGE_IN, Listener, PlannedObject, PlanReport
 from s3runner.runner.sources import RemoteSources
@@ -53,7 +55,7 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
     job_id = new_job_id()
     draft = _draft(head, job, job_id)
     # rendered once before anything is uploaded, to refuse what a Job object cannot express
-    rendered = job_object(draft, 1, "", head.pod_config)
+    rendered = _rendered(head, draft)
     for caveat in head.cluster.caveats(rendered):
         listener.warning(caveat)
     meter = Meter()
@@ -65,24 +67,35 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
     for warning in (text for tree in sources.trees for text in tree.warnings):
         listener.warning(warning)
     head.qualify()
-    staged = stage_in(store, head.layout, sources.trees, head.cache, meter=meter)
+    staged = stage_in(
+        store, head.layout, sources.trees, head.cache, meter=meter, blob_ttl_s=head.blob_ttl_s
+    )
     listener.state("staged")
     manifest = joined((staged, *sources.remotes))
     spec = _with_inputs(head, store, draft, manifest)
     body = spec.dump()
     put_spec(head, spec, body)
     listener.job_id(job_id)
-    create_job(head, spec, document_digest(body), meter.phase)
+    name = head.layout.job(job_id).job_name(1)
+    first = first_generation(spec, document_digest(body), name)
+    record = record_generation(head, job_id, replace(first, stage_in=meter.phase))
+    create_job(head, spec, record)
     return job_id
+
+
+def check(head: Head, job: Job) -> None:
+    """Raise what `submit` would raise before its first byte goes up; writes nothing."""
+    _rendered(head, _draft(head, job, new_job_id()))
+    _find_sources(head.store, head, job)
 
 
 def plan(head: Head, job: Job) -> PlanReport:
     """Tell what `submit` would do. Reads the store and the inputs, and writes nothing."""
     draft = _draft(head, job, new_job_id())
     sources = _find_sources(head.store, head, job)
-    found = survey(head.store, head.layout, sources.trees, head.cache)
+    found = survey(head.store, head.layout, sources.trees, head.cache, blob_ttl_s=head.blob_ttl_s)
     staged = sum(entry.size for tree in sources.trees for entry in tree.entries)
-    rendered = job_object(draft, 1, "sha256:known-when-submitted", head.pod_config)
+    rendered = _rendered(head, draft)
     scanned = (text for tree in sources.trees for text in tree.warnings)
     return PlanReport(
         uploads=tuple(_planned(head, *item) for item in found if not item[1]),
@@ -103,6 +116,13 @@ def _planned(head: Head, upload: Upload, _present: bool, reason: str) -> Planned
     source = upload.source
     name = source.path if isinstance(source, LocalFile) else f"{len(source.files)} small files"
     return PlannedObject(head.config.uri(upload.key), upload.size, name, reason)
+
+
+def _rendered(head: Head, draft: Spec) -> JobObject:
+    """Return the first Job object, with a word in the place of the digest that comes later."""
+    name = head.layout.job(draft.job_id).job_name(1)
+    first = first_generation(draft, "sha256:known-when-submitted", name)
+    return job_object(draft, first, head.pod_config)
 
 
 def new_job_id(clock_ms: int | None = None) -> str:
@@ -146,6 +166,7 @@ def _draft(head: Head, job: Job, job_id: str) -> Spec:
         roots=(),
         resources=job.resources,
         walltime_s=job.walltime_s or where.default_walltime_s,
+        retry=replace(where.retry, **job.retry),
         destination=where,
         cluster=head.cluster.identity,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),

@@ -20,6 +20,7 @@ from s3runner.model import (
     Phase,
     Quantity,
     Resources,
+    Retry,
 )
 from s3runner.staging.manifest import (
     document_digest,
@@ -62,6 +63,7 @@ class Spec:
     roots: tuple[str, ...]
     resources: Resources
     walltime_s: float
+    retry: Retry
     destination: Destination
     cluster: Mapping[str, str]
     created: str
@@ -88,6 +90,7 @@ class Spec:
                 "roots": list(self.roots),
                 "resources": asdict(self.resources),
                 "walltime_s": self.walltime_s,
+                "retry": asdict(self.retry),
                 "destination": asdict(self.destination),
                 "cluster": dict(self.cluster),
                 "created": self.created,
@@ -104,7 +107,6 @@ class Spec:
     def _from_json(cls, document: dict[str, Any], origin: str) -> Spec:
         command = document["command"]
         inputs = document["inputs"]
-        resources = document["resources"]
         return cls(
             job_id=document["job_id"],
             name=document["name"],
@@ -117,13 +119,9 @@ class Spec:
             outputs=tuple(Output(**output) for output in document["outputs"]),
             references=document["references"],
             roots=tuple(document["roots"]),
-            resources=Resources(
-                Quantity(**resources["cpu"]),
-                Quantity(**resources["memory"]),
-                Quantity(**resources["disk"]),
-                resources["gpu"],
-            ),
+            resources=_resources(document["resources"]),
             walltime_s=float(document["walltime_s"]),
+            retry=Retry(**document["retry"]),
             destination=_destination(document["destination"]),
             cluster=document["cluster"],
             created=document["created"],
@@ -175,6 +173,8 @@ class Commit:
 class Generation:
     """`generations/<n>.json`: written before its Kubernetes Job is created.
 
+    `resources` are this generation's own. `spent` counts by cause why earlier ones ended, and
+    `attempts` the pods they took.
     With `end` it makes no Job: it is the head's decision on how the job ends, which every head then
     commits word for word. `stage_in` is what that hop cost, kept so that any head can report it.
     """
@@ -187,6 +187,8 @@ class Generation:
     previous: str | None = None
     end: Commit | None = None
     stage_in: Phase | None = None
+    resources: Resources = field(default_factory=Resources)
+    attempts: int = 0
 
     def dump(self) -> bytes:
         """Return the document."""
@@ -195,8 +197,10 @@ class Generation:
                 "generation": self.number,
                 "job_name": self.job_name,
                 "spec_digest": self.spec_digest,
+                "resources": asdict(self.resources),
                 "final": [outcome.value for outcome in self.final],
                 "spent": dict(self.spent),
+                "attempts": self.attempts,
                 "previous": self.previous,
                 "end": self.end.to_json() if self.end else None,
                 "stage_in": self.stage_in.to_json() if self.stage_in else None,
@@ -213,8 +217,10 @@ class Generation:
                 number=document["generation"],
                 job_name=document["job_name"],
                 spec_digest=document["spec_digest"],
+                resources=_resources(document["resources"]),
                 final=tuple(Outcome(name) for name in document["final"]),
                 spent=document["spent"],
+                attempts=document["attempts"],
                 previous=document["previous"],
                 end=Commit.from_json(document["end"]) if document["end"] else None,
                 stage_in=Phase(**document["stage_in"]) if document["stage_in"] else None,
@@ -224,7 +230,10 @@ class Generation:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`attempts/<uid>/result.json`: what one attempt did. `error` is `S3RunnerError.to_json`."""
+    """`attempts/<uid>/result.json`: what one attempt did.
+
+    `error` is `S3RunnerError.to_json`; `spent` are the counters of the attempt's generation.
+    """
 
     job_id: str
     generation: int
@@ -235,6 +244,7 @@ class Result:
     phases: Mapping[str, Phase] = field(default_factory=dict)
     error: Mapping[str, Any] | None = None
     warnings: tuple[str, ...] = ()
+    spent: Mapping[str, int] = field(default_factory=dict)
 
     def dump(self) -> bytes:
         """Return the document."""
@@ -249,6 +259,7 @@ class Result:
                 "phases": {name: phase.to_json() for name, phase in self.phases.items()},
                 "error": self.error,
                 "warnings": list(self.warnings),
+                "spent": dict(self.spent),
             }
         )
 
@@ -268,6 +279,7 @@ class Result:
                 phases={name: Phase(**cost) for name, cost in document["phases"].items()},
                 error=document["error"],
                 warnings=tuple(document["warnings"]),
+                spent=document["spent"],
             ),
         )
 
@@ -289,7 +301,17 @@ def _read(origin: str, body: bytes, build: Callable[[dict[str, Any], str], T]) -
         raise SpecError(reason, source=origin) from error
 
 
+def _resources(document: Mapping[str, Any]) -> Resources:
+    return Resources(
+        Quantity(**document["cpu"]),
+        Quantity(**document["memory"]),
+        Quantity(**document["disk"]),
+        document["gpu"],
+    )
+
+
 def _destination(document: Mapping[str, Any]) -> Destination:
     known = {item.name for item in fields(Destination)}
     values = {name: value for name, value in document.items() if name in known}
-    return Destination(**{**values, "read_only": tuple(values["read_only"])})
+    lists = {"read_only": tuple(values["read_only"]), "retry": Retry(**values["retry"])}
+    return Destination(**{**values, **lists})

@@ -94,3 +94,51 @@ def test_an_unknown_job_is_a_usage_error(desk: Desk, verb: str, job_id: str) -> 
     assert ran.code == 2
     assert ran.json["code"] == 20
     assert "job" in ran.stderr
+
+
+def test_a_failing_tool_runs_as_often_as_the_job_asks(desk: Desk) -> None:
+    ran = desk.run_job(name="fails", command="echo tried; exit 3", retry={"tool": 2})
+
+    assert ran.code == 1
+    assert (ran.json["outcome"], ran.json["tool_exit_code"]) == ("tool_failed", 3)
+    assert (ran.json["attempts"], ran.json["generation"]) == (3, 3)
+    assert "trying again as generation 3" in ran.stderr
+    names = desk.keys(f"jobs/{ran.json['job_id']}/generations/")
+    assert [name.rsplit("/", 1)[1] for name in names] == [
+        "1.created.json",
+        "1.json",
+        "2.created.json",
+        "2.json",
+        "3.created.json",
+        "3.json",
+    ]
+
+
+def test_a_tool_that_is_out_of_memory_gets_more(desk: Desk) -> None:
+    hungry = "x = b'x' * (150 * 1024 * 1024); import time; time.sleep(1.5); print(len(x))"
+
+    ran = desk.run_job(
+        name="hungry",
+        command=["sh", "-c", f'python3 -c "{hungry}" > out'],
+        resources={"cpu": 1, "memory": "100Mi"},
+        retry={"memory_factor": 3, "memory_cap": "1Gi"},
+        outputs=["out"],
+    )
+
+    assert ran.code == 0, ran.stderr
+    assert (ran.json["outcome"], ran.json["generation"]) == ("succeeded", 2)
+    assert "ended as out_of_memory" in ran.stderr
+
+
+def test_a_tool_that_is_out_of_memory_at_the_cap_ends_so(desk: Desk) -> None:
+    hungry = "x = b'x' * (150 * 1024 * 1024); import time; time.sleep(30)"
+
+    ran = desk.run_job(
+        name="hungry",
+        command=["python3", "-c", hungry],
+        resources={"memory": "100Mi"},
+        retry={"memory_cap": "100Mi"},
+    )
+
+    assert ran.code == 1
+    assert (ran.json["outcome"], ran.json["code"]) == ("out_of_memory", 11)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -25,12 +26,22 @@ from s3runner.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from s3runner.model import Destination, Input, Job, Outcome, Phase
+from s3runner.model import (
+    Destination,
+    Input,
+    Job,
+    Outcome,
+    Phase,
+    Quantity,
+    Resources,
+    Retry,
+)
+from s3runner.runner.decide import first_generation
 from s3runner.runner.follow import wait
 from s3runner.runner.report import Silence
 from s3runner.runner.submission import submit
 from s3runner.staging.manifest import document_digest
-from s3runner.staging.records import Commit, Generation
+from s3runner.staging.records import Commit, Generation, Result
 from s3runner.worker.commit import publish
 from s3runner.worker.fetch import fetch
 
@@ -106,12 +117,12 @@ def test_without_a_commit_the_head_records_its_decision_and_then_commits_it(
     store = memory_store()
     store_job(store)
     attempt = open_attempt(tmp_path, store)
-    publish(attempt, end_of(attempt, Outcome.STORAGE_UNAVAILABLE, error={"reason": "no answer"}))
+    publish(attempt, end_of(attempt, Outcome.ACCESS_DENIED, error={"reason": "no answer"}))
     store.calls.clear()
 
     end = wait(head_of(store, FakeCluster(FAILED)), JOB_ID, Silence())
 
-    assert (end.outcome, end.code) == (Outcome.STORAGE_UNAVAILABLE, 30)
+    assert (end.outcome, end.code) == (Outcome.ACCESS_DENIED, 23)
     assert end.error == {"reason": "no answer"}
     assert writes(store.calls) == [
         ("put_if_absent", JOB.generation(2)),
@@ -134,7 +145,7 @@ def test_only_results_of_attempts_are_read_as_results(tmp_path: Path) -> None:
     put(store, attempt.keys.out("result.json"), b"not ours")
     put(store, attempt.keys.out("deep/er/result.json"), b"not ours")
 
-    assert followed(store, FakeCluster(FAILED))[0] is Outcome.STORAGE_UNAVAILABLE
+    assert followed(store, FakeCluster(FAILED))[0] is Outcome.ACCESS_DENIED
 
 
 def test_a_job_that_is_gone_with_no_word_was_deleted() -> None:
@@ -166,7 +177,7 @@ def test_a_job_that_was_never_created_is_created_by_whoever_waits() -> None:
     del store.objects[JOB.generation(1)]
     cluster = FakeCluster(GONE, FAILED, meanwhile=[lambda: None])
 
-    assert followed(store, cluster)[0] is Outcome.STORAGE_UNAVAILABLE
+    assert followed(store, cluster)[0] is Outcome.ACCESS_DENIED
     assert list(cluster.jobs) == [NAME]
     assert {JOB.generation(1), JOB.generation_created(1)} <= set(store.objects)
 
@@ -176,7 +187,7 @@ def test_a_damaged_result_counts_as_none(tmp_path: Path) -> None:
     store_job(store)
     put(store, open_attempt(tmp_path, store).keys.result, b'{"protocol": 1}')
 
-    assert followed(store, FakeCluster(FAILED))[0] is Outcome.STORAGE_UNAVAILABLE
+    assert followed(store, FakeCluster(FAILED))[0] is Outcome.ACCESS_DENIED
     commit = committed(store)
     assert commit is not None
     assert commit.attempt is None
@@ -200,9 +211,9 @@ def test_a_commit_counts_although_the_tool_lives_on(tmp_path: Path) -> None:
 def test_a_tool_that_lives_on_without_its_stager_is_ended_after_the_grace() -> None:
     store = memory_store()
     store_job(store, destination=Destination(grace_s=0))
-    cluster = FakeCluster(running_beside(70), meanwhile=[lambda: None] * 3)
+    cluster = FakeCluster(running_beside(23), meanwhile=[lambda: None] * 3)
 
-    assert followed(store, cluster)[0] is Outcome.INTERNAL_ERROR
+    assert followed(store, cluster)[0] is Outcome.ACCESS_DENIED
     assert ("delete", NAME) in store.calls
 
 
@@ -231,7 +242,7 @@ def test_a_lost_answer_to_the_heads_own_commit_is_still_its_commit() -> None:
     store = memory_store(lose=[("put_if_absent", 1), ("put_if_absent", 3)])
     store_job(store)
 
-    assert followed(store, FakeCluster(FAILED))[0] is Outcome.STORAGE_UNAVAILABLE
+    assert followed(store, FakeCluster(FAILED))[0] is Outcome.ACCESS_DENIED
 
 
 def test_a_store_that_does_not_answer_is_no_outcome() -> None:
@@ -322,3 +333,96 @@ def test_what_the_pod_warned_of_is_told(tmp_path: Path) -> None:
     _, heard = followed(store, FakeCluster(COMPLETE))
 
     assert heard.warnings == ["a bit is dropped"]
+
+
+def generations(store: MemoryStore) -> list[Generation]:
+    """Return the records of a job, in order."""
+    found: list[Generation] = []
+    while (body := store.objects.get(JOB.generation(len(found) + 1))) is not None:
+        found.append(Generation.load(body, ""))
+    return found
+
+
+def failed_with(code: int, uid: str, reason: str = "Error") -> Observation:
+    """Return a Job that failed because the tool, or the stager, ended so."""
+    ended = {"terminated": {"exitCode": code, "reason": reason}}
+    status = {"containerStatuses": [{"name": "tool", "state": ended}]}
+    metadata = {"uid": uid, "creationTimestamp": "2026-01-01T00:00:00Z"}
+    return Observation(
+        job("Failed", "PodFailurePolicy"), ({"metadata": metadata, "status": status},)
+    )
+
+
+def test_more_memory_is_tried_up_to_the_cap() -> None:
+    store = memory_store()
+    retry = Retry(memory_factor=2, memory_cap="20Gi")
+    store_job(store, retry=retry, resources=Resources(memory=Quantity("4Gi", "8Gi")))
+    record = generations(store)[0]
+    memory = Resources(memory=Quantity("4Gi", "8Gi"))
+    put(store, JOB.generation(1), replace(record, resources=memory).dump())
+    seen = [failed_with(137, f"pod-{number}", "OOMKilled") for number in range(3)]
+    cluster = FakeCluster(*seen)
+
+    end = wait(head_of(store, cluster), JOB_ID, Heard())
+
+    assert end.outcome is Outcome.OUT_OF_MEMORY
+    assert end.attempts == 3
+    limits = [item.resources.memory.limit for item in generations(store)[:3]]
+    assert limits == ["8Gi", str(16 * 1024**3), str(20 * 1024**3)]
+    assert list(cluster.jobs) == [JOB.job_name(2), JOB.job_name(3)]
+    tool = cluster.jobs[JOB.job_name(3)]["spec"]["template"]["spec"]["containers"][0]
+    assert tool["resources"]["limits"]["memory"] == str(20 * 1024**3)
+    assert {"name": "MEMORY_MB", "value": "20480"} in tool["env"]
+
+
+def test_a_failed_tool_runs_again_as_often_as_asked() -> None:
+    store = memory_store()
+    spec = store_job(store, retry=Retry(tool=2))
+    digest = document_digest(store.objects[JOB.spec])
+    put(store, JOB.generation(1), first_generation(spec, digest, NAME).dump())
+
+    def end_attempt(number: int) -> None:
+        result = Result(JOB_ID, number, f"pod-{number}", Outcome.TOOL_FAILED, 3)
+        put(store, JOB.attempt(f"pod-{number}").result, result.dump())
+
+    for number in (1, 2, 3):
+        end_attempt(number)
+    seen = [Observation(job("Failed"), (pod(f"pod-{number}", stager=10),)) for number in (1, 2, 3)]
+
+    end = wait(head_of(store, FakeCluster(*seen)), JOB_ID, Heard())
+
+    assert (end.outcome, end.tool_exit_code, end.generation) == (Outcome.TOOL_FAILED, 3, 3)
+    records = generations(store)
+    may_fail = [Outcome.TOOL_FAILED in record.final for record in records[:3]]
+    assert may_fail == [False, False, True]
+    assert [dict(record.spent) for record in records] == [
+        {},
+        {"tool_failed": 1},
+        {"tool_failed": 2},
+        {"tool_failed": 3},
+    ]
+
+
+def test_no_job_gets_more_generations_than_ten() -> None:
+    store = memory_store()
+    store_job(store, retry=Retry(tool=9), destination=Destination())
+    newest = replace(generations(store)[0], number=10, job_name=JOB.job_name(10), final=())
+    put(store, JOB.generation(10), newest.dump())
+    result = Result(JOB_ID, 10, "pod-1", Outcome.TOOL_FAILED, 3)
+    put(store, JOB.attempt("pod-1").result, result.dump())
+    seen = Observation(job("Failed"), (pod("pod-1", stager=10),))
+
+    assert followed(store, FakeCluster(seen))[0] is Outcome.TOOL_FAILED
+
+
+def test_a_head_that_comes_late_goes_on_from_the_newest_generation() -> None:
+    store = memory_store()
+    store_job(store)
+    second = replace(generations(store)[0], number=2, job_name=JOB.job_name(2), attempts=4)
+    put(store, JOB.generation(2), second.dump())
+    cluster = FakeCluster(GONE, FAILED, meanwhile=[lambda: None])
+
+    end = wait(head_of(store, cluster), JOB_ID, Heard())
+
+    assert list(cluster.jobs) == [JOB.job_name(2)]
+    assert (end.generation, end.attempts) == (2, 5)

@@ -13,7 +13,8 @@ import yaml
 from s3runner.cluster.job_object import declared_roots, job_object, literal, roots
 from s3runner.errors import SettingsError
 from s3runner.model import Destination, Output, StoreConfig
-from s3runner.staging.records import Spec
+from s3runner.runner.decide import first_generation
+from s3runner.staging.records import Generation, Spec
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -30,7 +31,11 @@ SPECS: dict[str, Spec] = {
 
 
 def render(spec: Spec) -> dict[str, Any]:
-    return job_object(spec, 1, "sha256:" + "0" * 64, samples.STORE)
+    return job_object(spec, first(spec), samples.STORE)
+
+
+def first(spec: Spec) -> Generation:
+    return first_generation(spec, "sha256:" + "0" * 64, f"{spec.job_id}-g1")
 
 
 @pytest.mark.parametrize("name", SPECS)
@@ -88,7 +93,7 @@ def test_a_variable_of_ours_cannot_be_overwritten() -> None:
 def test_a_ca_bundle_that_a_pod_cannot_carry_is_refused() -> None:
     store = StoreConfig(bucket="runs", ca_pem="x" * 65_537)
     with pytest.raises(SettingsError, match="CA bundle has 65537 bytes"):
-        job_object(samples.spec(), 1, "sha256:0", store)
+        job_object(samples.spec(), first(samples.spec()), store)
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
 from collections.abc import Callable, Sequence
 from queue import Empty, SimpleQueue
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple
 
 from s3runner.cluster.job_rules import timestamp
 from s3runner.cluster.local.container import plan_container
+from s3runner.cluster.local.memory import memory_limit, watch_memory
 from s3runner.cluster.local.node import BUBBLEWRAP, Node
 from s3runner.cluster.local.process import ContainerProcess, StartFailedError, start_container
 
@@ -28,6 +30,10 @@ class _Stop(NamedTuple):
 
 
 class _Ended(NamedTuple):
+    name: str
+
+
+class _OverMemory(NamedTuple):
     name: str
 
 
@@ -53,8 +59,9 @@ class PodRun:
         self._home = home
         self._logs = logs
         self._report = report
-        self._events: SimpleQueue[_Stop | _Ended] = SimpleQueue()
+        self._events: SimpleQueue[_Stop | _Ended | _OverMemory] = SimpleQueue()
         self._running: dict[str, ContainerProcess] = {}
+        self._over_memory: set[str] = set()
         self._kill_at_s: float | None = None
 
     def stop(self, grace_s: float | None = None, disruption: str = "") -> None:
@@ -131,6 +138,8 @@ class PodRun:
                 self._begin_stop(event)
             elif isinstance(event, _Ended):
                 self._record_end(statuses[event.name])
+            elif isinstance(event, _OverMemory):
+                self._kill_for_memory(event.name)
             else:
                 for process in self._running.values():
                     process.kill()
@@ -155,9 +164,23 @@ class PodRun:
         self._running[name] = process
         status["started"] = status["ready"] = True
         status["state"] = {"running": {"startedAt": timestamp(now_s)}}
-        process.watch(lambda: self._events.put(_Ended(name)))
+        ended = threading.Event()
 
-    def _next_event(self) -> _Stop | _Ended | None:
+        def tell_end() -> None:
+            ended.set()
+            self._events.put(_Ended(name))
+
+        process.watch(tell_end)
+        limit = memory_limit(container)
+        if limit is not None:
+            watch_memory(process, limit, ended, lambda: self._events.put(_OverMemory(name)))
+
+    def _kill_for_memory(self, name: str) -> None:
+        if name in self._running:
+            self._over_memory.add(name)
+            self._running[name].kill()
+
+    def _next_event(self) -> _Stop | _Ended | _OverMemory | None:
         """Wait for the next event; None when the grace is over, then each second until the end."""
         if self._kill_at_s is None:
             return self._events.get()
@@ -183,7 +206,9 @@ class PodRun:
 
     def _record_end(self, status: KubernetesObject) -> None:
         process = self._running.pop(status["name"])
-        if process.failed_to_start:
+        if status["name"] in self._over_memory:
+            _terminate(status, 137, "OOMKilled")
+        elif process.failed_to_start:
             _terminate(status, 128, "StartError", process.last_words())
         else:
             code = process.exit_code()

@@ -102,6 +102,11 @@ class ContainerProcess:
         threading.Thread(target=follow, daemon=True).start()
 
     @property
+    def launcher_pid(self) -> int:
+        """The process that all of the container's are below."""
+        return self._process.pid
+
+    @property
     def failed_to_start(self) -> bool:
         """Whether the sandbox ended without having run the program; known after the end."""
         return not self._has_run and not self._killed
