@@ -16,11 +16,14 @@ import platformdirs
 
 from s3runner.cluster.local.adapter import LocalCluster
 from s3runner.model import Credentials, Destination, StoreConfig
+from s3runner.runner.gc import Collector
 from s3runner.runner.head import Head
 from s3runner.runner.runner import Runner
 from s3runner.settings import Settings
 from s3runner.staging.digest_cache import DigestCache
+from s3runner.staging.expiry import Lifetimes
 from s3runner.staging.layout import StoreLayout
+from s3runner.staging.upload import BLOB_TTL_S
 from s3runner.store.credentials import credentials_from_environment
 from s3runner.store.obstore_store import ObstoreStore
 from s3runner.store.probe import ProbeMemory, check_conditional_writes
@@ -36,6 +39,22 @@ def build(settings: Settings, destination_name: str | None, environ: Mapping[str
         settings.destination(destination_name),
         pod_config=settings.pod_store_config(),
         credentials=find_credentials(settings.profile, environ),
+        blob_ttl_s=settings.blob_ttl_s,
+    )
+
+
+def build_collector(settings: Settings, environ: Mapping[str, str]) -> Collector:
+    """Return what `gc` needs, a store and no place to run. Raises SettingsError."""
+    from s3runner.store.control import BucketControl  # noqa: PLC0415  # boto3 loads slowly
+
+    config, retry = settings.store_config(), Retry(budget_s=settings.store_config().retry_budget_s)
+    credentials = find_credentials(settings.profile, environ)
+    return Collector(
+        RetryingStore(ObstoreStore(config, credentials), retry),
+        BucketControl(config, credentials),
+        config,
+        Lifetimes(settings.blob_ttl_s, settings.job_ttl_s),
+        retry,
     )
 
 
@@ -45,6 +64,7 @@ def build_runner(
     *,
     pod_config: StoreConfig,
     credentials: Callable[[], Credentials],
+    blob_ttl_s: float = BLOB_TTL_S,
 ) -> Runner:
     """Return a runner from plain values, as tests and other programs have them."""
     raw = ObstoreStore(config, credentials)
@@ -72,6 +92,7 @@ def build_runner(
                 Path(platformdirs.user_cache_dir(_APP)) / "digests.sqlite", time.time_ns
             ),
             qualify=qualify,
+            blob_ttl_s=blob_ttl_s,
         )
     )
 

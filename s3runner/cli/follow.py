@@ -63,6 +63,12 @@ def run_to_end(
         return _finish(runner, job_id, invocation, listener, landing)
 
 
+def submit_only(runner: JobRunner, job: Job, invocation: Invocation, listener: PlainLines) -> None:
+    """Submit a job and leave it alone; what is known of it goes into the invocation's report."""
+    with _telling(invocation, listener):
+        runner.submit(job, listener)
+
+
 def take_up(
     runner: JobRunner,
     job_id: str,

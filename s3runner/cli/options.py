@@ -28,6 +28,12 @@ json_option = click.option(
 
 job_file_argument = click.argument("job_file", type=click.Path(path_type=Path), metavar="JOB.YML")
 
+job_files_argument = click.argument(
+    "job_files", type=click.Path(path_type=Path), metavar="JOB.YML...", nargs=-1, required=True
+)
+
+job_ids_argument = click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True)
+
 job_id_argument = click.argument("job_id", metavar="JOB_ID")
 
 into_option = click.option(

@@ -116,6 +116,14 @@ def show_count(number: int, thing: str) -> str:
     return f"{number} {thing}" if number == 1 else f"{number} {thing}s"
 
 
+def show_age(seconds: float) -> str:
+    """Write a span of time for people, in its largest unit: `40 s`, `3 min`, `2 h`, `5 d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(0, int(seconds))} s"
+
+
 def show_phase(phase: Phase) -> str:
     """Write what a hop cost."""
     counts = f"{show_count(phase.files, 'file')}, {show_size(phase.bytes)}"
@@ -154,6 +162,8 @@ class PlainLines:
     def __init__(self, stream: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self.current_job: str | None = None
         self.phases: dict[str, Phase] = {}
+        self.announce: Callable[[str], object] = str
+        """Called with the job's id once it is stored, for a verb that has more to do with it."""
         self._stream = stream
         self._clock = clock
         self._lock = threading.Lock()
@@ -177,6 +187,7 @@ class PlainLines:
             self._finish()
             self.current_job = job_id
             self.say(f"job {printable(job_id)}")
+            self.announce(job_id)
 
     def phase(
         self, name: str, phase: Phase, total_bytes: int | None, total_files: int | None

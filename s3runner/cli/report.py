@@ -28,7 +28,8 @@ class InterruptedByUserError(S3RunnerError):
 class Invocation:
     """What the verbs share. They fill in `report` as they learn of it, or put a `document` there.
 
-    `document` is the object of a verb that is about no one job (`plan`).
+    `document` is the object of a verb that is about no one job (`plan`). `submitted` are the
+    finished reports of a verb that submits several, one after another; None for any other verb.
     """
 
     wants_json: bool = False
@@ -36,6 +37,7 @@ class Invocation:
     settings: Path | None = None
     report: JobReport = field(default_factory=JobReport)
     document: Mapping[str, Any] | None = None
+    submitted: list[JobReport] | None = None
     ended: bool = False
 
     @classmethod
@@ -68,8 +70,19 @@ class Invocation:
     def write(self, stdout: TextIO) -> None:
         """Print the object, if it was asked for and there is one (`--help` has none)."""
         if self.wants_json and (self.document is not None or self.ended):
-            document = self.document if self.document is not None else self.report.to_json()
-            stdout.write(json.dumps(document) + "\n")
+            stdout.write(json.dumps(self._result()) + "\n")
+
+    def _result(self) -> Mapping[str, Any]:
+        if self.document is not None:
+            return self.document
+        if self.submitted is None:
+            return self.report.to_json()
+        stored = [report.to_json() for report in self.submitted]
+        if self.report.failure is None:
+            return {"jobs": stored}
+        failed = self.report.to_json()
+        # one that failed after its spec was stored is a job like the others
+        return {**failed, "jobs": [*stored, *([failed] if self.report.job_id else [])]}
 
     def command_for(self, verb: str, job_id: str) -> str:
         """Return the command line that goes on with a job from here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from s3runner.runner import sync as syncing
 from s3runner.runner.cancel import cancel
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, check_places
+from s3runner.runner.logs import LogSink, follow_logs, show_logs
+from s3runner.runner.queries import JobRow, JobStatus, Wanted, list_jobs, look_up
 from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncResult
 
 
@@ -27,6 +29,11 @@ class Runner:
         """Tell what submitting would do; writes nothing."""
         with _named("plan"):
             return submission.plan(self.head, job)
+
+    def check(self, job: Job) -> None:
+        """Refuse now what `submit` would refuse before it uploads anything; writes nothing."""
+        with _named("submit"):
+            submission.check(self.head, job)
 
     def check_places(self, job: Job, into: Path | None, *, overwrite: bool) -> None:
         """Refuse now what sync would refuse later: outputs whose place is taken (28)."""
@@ -51,6 +58,22 @@ class Runner:
             spec, _ = self.head.read_spec(job_id)
             places = Places(into or Path(spec.name), gather_absolute=into is not None)
             return syncing.sync(self.head, spec, places, listener, overwrite=overwrite)
+
+    def look_up(self, job_ids: Sequence[str]) -> list[JobStatus]:
+        """Tell what is known of jobs now. Raises SettingsError for unknown ids."""
+        with _named("status"):
+            return look_up(self.head, job_ids)
+
+    def list_jobs(self, wanted: Wanted) -> list[JobRow]:
+        """Return this prefix's jobs that are wanted, the newest first."""
+        with _named("list"):
+            return list_jobs(self.head, wanted)
+
+    def logs(self, job_id: str, sink: LogSink, *, follow: bool = False) -> None:
+        """Give what the tool wrote so far; with `follow`, all that comes until the job's commit."""
+        with _named("logs"):
+            give = follow_logs if follow else show_logs
+            give(self.head, job_id, sink)
 
     def cancel(self, job_id: str) -> tuple[Outcome, bool]:
         """End the job; return its outcome, and whether it is this call's doing."""

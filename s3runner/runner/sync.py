@@ -19,9 +19,10 @@ from s3runner.model import Entry, Kind, Manifest, Output
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, is_directory, refuse_conflicts, refuse_shared_places
 from s3runner.runner.report import SYNC, Listener, SyncedOutput, SyncResult
+from s3runner.runner.segments import Segments, attempts_with_segments, cap_note
 from s3runner.staging.compare import differences
 from s3runner.staging.download import materialise
-from s3runner.staging.layout import AttemptLayout
+from s3runner.staging.layout import LOG_STREAMS, AttemptLayout, JobLayout
 from s3runner.staging.manifest import load_manifest, parse_document
 from s3runner.staging.placing import local_error
 from s3runner.staging.records import Commit, Result, Spec, check_digest
@@ -49,13 +50,16 @@ def sync(
     result = head.read_committed_result(spec.job_id, commit)
     meter = Meter()
     store = head.store.with_meter(meter)
-    manifest = _read_manifest(head, store, spec, result)
+    manifest = read_manifest(head, store, spec, result)
     total = sum(entry.size for entry in manifest.entries)
     files = sum(entry.kind is Kind.FILE for entry in manifest.entries)
     meter.listener = lambda phase: listener.phase(SYNC, phase, total, files)
     with _disk_errors(places.into):
         _place(store, manifest, places, meter, overwrite=overwrite)
         streams = _write_result(result, places)
+        if result is None or result.manifest_digest is None:
+            job = head.layout.job(spec.job_id)
+            streams = _write_segments(store, job, places, listener) or streams
     outputs = tuple(_describe(head, spec.job_id, commit, manifest))
     return SyncResult(outputs, meter.phase, places.into, streams)
 
@@ -69,7 +73,8 @@ def _disk_errors(into: Path) -> Iterator[None]:
         raise local_error(error, path).during("sync") from error
 
 
-def _read_manifest(head: Head, store: RetryingStore, spec: Spec, result: Result | None) -> Manifest:
+def read_manifest(head: Head, store: RetryingStore, spec: Spec, result: Result | None) -> Manifest:
+    """Return the committed tree, checked; an empty one where there is none. Raises SpecError."""
     if result is None or result.manifest_digest is None:
         return Manifest()
     attempt = head.layout.job(spec.job_id).attempt(result.attempt)
@@ -190,11 +195,35 @@ def _remove(path: Path) -> None:
 def _write_result(result: Result | None, places: Places) -> Path | None:
     if result is None:
         return None
+    return _write(places, "result.json", [result.dump()])
+
+
+def _write_segments(
+    store: RetryingStore, job: JobLayout, places: Places, listener: Listener
+) -> Path | None:
+    """Write what the newest attempt left of its streams, where no whole ones were committed."""
+    attempts = attempts_with_segments(store, job)
+    if not attempts:
+        return None
+    segments = Segments(store, job.attempt(attempts[-1]))
+    for stream in LOG_STREAMS:
+        _write(places, stream, segments.new(stream))
+        if segments.are_capped(stream):
+            listener.warning(cap_note(stream))
+    return places.into / STREAMS
+
+
+def _write(places: Places, name: str, pieces: Iterable[bytes]) -> Path:
+    """Write one file beside the outputs; return its directory."""
     directory = places.into / STREAMS
     directory.mkdir(parents=True, exist_ok=True)
     temporary = directory / f".s3runner-{secrets.token_hex(8)}"
-    temporary.write_bytes(result.dump())
-    temporary.rename(directory / "result.json")
+    try:
+        with temporary.open("wb") as file:
+            file.writelines(pieces)
+        temporary.rename(directory / name)
+    finally:
+        temporary.unlink(missing_ok=True)
     return directory
 
 

@@ -19,6 +19,7 @@ from s3runner.staging.manifest import dump_document
 from s3runner.staging.records import Result
 from s3runner.worker.attempt import Attempt
 from s3runner.worker.commit import failed, publish, read_commit
+from s3runner.worker.logs import LiveLogs
 from s3runner.worker.stage_out import bring_out
 from s3runner.worker.tool import ToolEnd, ToolWatch, outcome_of_tool, read_piece
 
@@ -28,18 +29,25 @@ def stage(attempt: Attempt) -> int:
     if Path(attempt.control_file("superseded")).exists():
         return 0
     watch = ToolWatch(attempt, _wake_on_term())
-    try:
-        end = watch.wait()
-        watch.close()
-        if read_commit(attempt) is not None:
-            return 0
-        outcome, may_be_final = outcome_of_tool(end)
-        result = _bring_out(attempt, end, outcome)
-    except S3RunnerError as error:
-        watch.close()
-        error.during("stage-out")
-        print(f"s3runner: {error} [E{error.code}]", flush=True)
-        result, may_be_final = failed(attempt, outcome_of(error.code), error.to_json()), True
+    with LiveLogs(attempt) as logs:
+        try:
+            end = watch.wait()
+            watch.close()
+            commit = read_commit(attempt)
+            if commit is not None:
+                if commit.attempt is not None:
+                    logs.leave_rest()
+                return 0
+            outcome, may_be_final = outcome_of_tool(end)
+            result = _bring_out(attempt, end, outcome)
+            if may_be_final and result.outcome in attempt.generation.final:
+                # the commit leads to the whole streams
+                logs.leave_rest()
+        except S3RunnerError as error:
+            watch.close()
+            error.during("stage-out")
+            print(f"s3runner: {error} [E{error.code}]", flush=True)
+            result, may_be_final = failed(attempt, outcome_of(error.code), error.to_json()), True
     # outside of the try: a commit whose answer never came may stand, and names this very result
     return publish(attempt, result, may_be_final=may_be_final)
 
@@ -54,6 +62,7 @@ def _bring_out(attempt: Attempt, end: ToolEnd, outcome: Outcome) -> Result:
         tool_exit_code=end.exit_code,
         phases={**_fetched(attempt), "run": Phase(seconds=end.seconds)},
         error=_explain(attempt, outcome),
+        spent=attempt.generation.spent,
     )
     # what a tool that still lives has written may change under our hands: its streams only
     return bring_out(attempt, result, with_outputs=not end.alive)

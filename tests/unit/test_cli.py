@@ -363,7 +363,7 @@ def test_the_documentation_lists_every_key_of_the_json() -> None:
     )
 
 
-@pytest.mark.parametrize("verb", ["run", "plan", "schema"])
+@pytest.mark.parametrize("verb", ["run", "submit", "status", "list", "plan", "schema"])
 def test_the_documentation_lists_every_flag(verb: str) -> None:
     text = (ROOT / "docs/cli.md").read_text()
     section = text.partition(f"### `s3runner {verb}")[2].partition("\n#")[0]

@@ -1,0 +1,75 @@
+"""`s3runner gc`: remove from the store what nobody needs any more."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.options import json_option, settings_option
+from s3runner.cli.rendering import show_count, show_size
+from s3runner.cli.report import Invocation
+from s3runner.errors import printable
+from s3runner.model import StoreConfig
+from s3runner.runner.gc import Garbage
+from s3runner.settings import load_settings
+from s3runner.staging.layout import StoreLayout
+
+
+@click.command("gc")
+@settings_option
+@click.option("--dry-run", is_flag=True, help="Only show what would go, with sizes.")
+@json_option
+@click.pass_obj
+def command(invocation: Invocation, *, settings_path: Path | None, dry_run: bool) -> int:
+    """Remove expired jobs, inputs that no job needs, and what crashes left behind.
+
+    Nothing of a job that has not ended, or is to be kept, is touched, and nothing outside of the
+    prefix in the settings.
+    """
+    settings = load_settings(settings_path)
+    collector = wiring.build_collector(settings, os.environ)
+    garbage = collector.collect(dry_run=dry_run)
+    invocation.document = document_of(garbage, collector.config, dry_run=dry_run)
+    for line in lines_of(invocation.document):
+        click.echo(line, err=True)
+    return 0
+
+
+def document_of(garbage: Garbage, config: StoreConfig, *, dry_run: bool) -> dict[str, Any]:
+    """Return the object of `gc --json`."""
+    layout = StoreLayout(config.prefix)
+    return {
+        "dry_run": dry_run,
+        "bytes": garbage.size,
+        "jobs": [
+            {
+                "job_id": job.job_id,
+                "uri": config.uri(f"{layout.job(job.job_id).root}/"),
+                "objects": job.objects,
+                "size": job.size,
+            }
+            for job in garbage.jobs
+        ],
+        "blobs": [{"uri": config.uri(item.key), "size": item.size} for item in garbage.blobs],
+        "uploads": [{"uri": config.uri(item.key), "size": item.size} for item in garbage.uploads],
+        "probes": [{"uri": config.uri(item.key), "size": item.size} for item in garbage.probes],
+    }
+
+
+_KINDS = {"jobs": "job", "blobs": "blob", "uploads": "incomplete upload", "probes": "probe"}
+
+
+def lines_of(document: dict[str, Any]) -> Iterator[str]:
+    """Yield what people read: each thing that would go, or the sum of what went."""
+    counts = ", ".join(show_count(len(document[key]), kind) for key, kind in _KINDS.items())
+    verb = "would remove" if document["dry_run"] else "removed"
+    yield f"s3runner: gc: {verb} {counts} ({show_size(document['bytes'])})"
+    if document["dry_run"]:
+        for key, kind in _KINDS.items():
+            for item in document[key]:
+                yield f"  {kind} {printable(item['uri'])} ({show_size(item['size'])})"

@@ -1,0 +1,105 @@
+"""`s3runner list`: the jobs that lie in the store."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from datetime import datetime, timedelta, timezone
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.options import destination_option, json_option, settings_option
+from s3runner.cli.rendering import error_lines, show_age
+from s3runner.cli.report import Invocation
+from s3runner.errors import printable
+from s3runner.runner.queries import JobRow, Wanted
+from s3runner.runner.report import STATES
+from s3runner.settings import load_settings
+from s3runner.yamlfile import seconds_of
+
+_HEADINGS = ("JOB", "NAME", "STATE", "OUTCOME", "AGE")
+
+
+def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> float | None:
+    """Read a span of time as job files have it."""
+    try:
+        return None if value is None else seconds_of(value)
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} {error}", ctx, param) from error
+
+
+@click.command("list")
+@click.option(
+    "--state",
+    "states",
+    type=click.Choice(STATES),
+    multiple=True,
+    help="Only jobs in this state; may be given several times.",
+)
+@click.option("--name", metavar="GLOB", help="Only jobs of such a name, as in a shell: 'sort-*'.")
+@click.option(
+    "--newer-than", callback=_seconds, metavar="TIME", help="Such as 90s, 30m, 2h, 1d or 1h30m."
+)
+@click.option("--older-than", callback=_seconds, metavar="TIME", help="Likewise.")
+@settings_option
+@destination_option
+@json_option
+@click.pass_obj
+def command(  # noqa: PLR0913  # click passes an argument for each flag
+    invocation: Invocation,
+    *,
+    states: tuple[str, ...],
+    name: str | None,
+    newer_than: float | None,
+    older_than: float | None,
+    settings_path: Path | None,
+    destination: str | None,
+) -> None:
+    """List the jobs below the store's prefix, whoever submitted them, the newest first.
+
+    The age of a job is counted from its submission.
+    """
+    invocation.settings = settings_path
+    now = datetime.now(timezone.utc)
+    wanted = Wanted(
+        states=frozenset(states),
+        name=name,
+        after=_ago(now, newer_than),
+        before=_ago(now, older_than),
+    )
+    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    rows = runner.list_jobs(wanted)
+    invocation.document = {"jobs": [row.to_json() for row in rows]}
+    for row in rows:
+        for line in error_lines(row.problem) if row.problem is not None else ():
+            click.echo(line, err=True)
+    if rows and not invocation.wants_json:
+        for line in table(rows, now):
+            click.echo(line)
+
+
+def table(rows: Sequence[JobRow], now: datetime) -> list[str]:
+    """Return the jobs as lines of equal columns, below a line of headings."""
+    cells = [_HEADINGS, *(_cells(row, now) for row in rows)]
+    widths = [max(len(line[column]) for line in cells) for column in range(len(_HEADINGS))]
+    return [
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in cells
+    ]
+
+
+def _cells(row: JobRow, now: datetime) -> tuple[str, ...]:
+    unknown = "elsewhere" if row.problem is None else "unreadable"
+    return (
+        printable(row.job_id),
+        printable(row.name or "-"),
+        row.state or unknown,
+        row.outcome.value if row.outcome is not None else "-",
+        show_age((now - row.created).total_seconds()) if row.created is not None else "-",
+    )
+
+
+def _ago(now: datetime, seconds: float | None) -> datetime | None:
+    return None if seconds is None else now - timedelta(seconds=seconds)

@@ -1,0 +1,53 @@
+"""`s3runner logs`: what a job's tool wrote to stdout and stderr."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.options import destination_option, job_id_argument, settings_option
+from s3runner.cli.report import Invocation
+from s3runner.settings import load_settings
+
+
+@click.command("logs")
+@job_id_argument
+@click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
+@settings_option
+@destination_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    *,
+    job_id: str,
+    follow: bool,
+    settings_path: Path | None,
+    destination: str | None,
+) -> None:
+    """Print the tool's stdout on stdout and its stderr on stderr, byte for byte.
+
+    Of a job that has ended, all of it; before that, what the newest attempt has brought so far.
+    With -f also what is still to come, and the job is waited for as `wait` does it. Exits 0
+    however the job ends.
+    """
+    invocation.settings = settings_path
+    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    runner.logs(job_id, _OwnStreams(), follow=follow)
+
+
+class _OwnStreams:
+    """This process's own stdout and stderr."""
+
+    def write(self, stream: str, piece: bytes) -> None:
+        """Pass the bytes on, at once and as they are."""
+        target = sys.stdout if stream == "stdout" else sys.stderr
+        target.buffer.write(piece)
+        target.buffer.flush()
+
+    def note(self, text: str) -> None:
+        """Say it on stderr."""
+        click.echo(f"s3runner: {text}", err=True)

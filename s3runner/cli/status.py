@@ -1,0 +1,83 @@
+"""`s3runner status`: what is known of jobs now, without waiting for anything."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from datetime import datetime, timezone
+from pathlib import Path
+
+import click
+
+from s3runner import wiring
+from s3runner.cli.options import (
+    destination_option,
+    job_ids_argument,
+    json_option,
+    settings_option,
+)
+from s3runner.cli.rendering import show_age, show_count
+from s3runner.cli.report import Invocation
+from s3runner.errors import printable
+from s3runner.runner.queries import JobStatus
+from s3runner.settings import load_settings
+
+
+@click.command("status")
+@job_ids_argument
+@settings_option
+@destination_option
+@json_option
+@click.pass_obj
+def command(
+    invocation: Invocation,
+    *,
+    job_ids: tuple[str, ...],
+    settings_path: Path | None,
+    destination: str | None,
+) -> None:
+    """Show what is known of jobs now: state, outcome, attempts.
+
+    Changes nothing and waits for nothing. A job that runs on another cluster than the
+    destination's is known from the store alone. Exits 0 whatever the jobs' outcomes are.
+    """
+    invocation.settings = settings_path
+    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    found = runner.look_up(job_ids)
+    documents = [status.to_json() for status in found]
+    invocation.document = documents[0] if len(documents) == 1 else {"jobs": documents}
+    if not invocation.wants_json:
+        now = datetime.now(timezone.utc)
+        for status in found:
+            click.echo(status_line(status, now))
+
+
+def status_line(status: JobStatus, now: datetime) -> str:
+    """Return one line on a job: id, name, state and since when, then its counts."""
+    row = status.row
+    counts = "; ".join(_counts(status))
+    state = " ".join(_state(status, now))
+    return f"{row.job_id}  {printable(row.name or '-')}  {state} ({counts})"
+
+
+def _state(status: JobStatus, now: datetime) -> Iterator[str]:
+    state, end = status.row.state, status.end
+    age = None if status.since is None else show_age((now - status.since).total_seconds())
+    if end is not None:
+        yield f"ended: {end.outcome.value}"
+        yield from [f"[E{end.code}]"] if end.code else []
+        yield from [f"{age} ago"] if age else []
+    elif state == "ended":
+        yield f"ended, but not decided: s3runner wait {status.row.job_id} goes on with it"
+    elif state is None:
+        yield "unknown here: it runs on another cluster"
+    else:
+        yield state
+        yield from [f"for {age}"] if age else []
+
+
+def _counts(status: JobStatus) -> Iterator[str]:
+    yield show_count(status.attempts, "attempt")
+    yield f"generation {status.generation}"
+    for cause, times in status.spent.items():
+        yield f"{times} x {printable(cause)}"

@@ -1,0 +1,194 @@
+"""Taking away what nobody needs any more: old blobs, expired jobs, what crashes left behind.
+
+It stands apart from the verbs on a job because it needs no cluster, and no destination. The order
+of its listings is the rule: jobs are listed again after everything that may go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+
+from s3runner.errors import ObjectNotFoundError, S3RunnerError, SpecError
+from s3runner.model import Manifest, StoreConfig
+from s3runner.staging.expiry import (
+    Lifetimes,
+    StoredJob,
+    expired_jobs,
+    job_of,
+    jobs_in,
+    keys_named,
+    old_blobs,
+    old_probes,
+    removal_steps,
+)
+from s3runner.staging.layout import StoreLayout
+from s3runner.staging.manifest import load_manifest, parse_document
+from s3runner.staging.parallel import run_all
+from s3runner.staging.records import Commit, ExternalManifest, Spec, check_digest
+from s3runner.store.protocol import OpenUpload, StoreControl, StoredObject
+from s3runner.store.retrying import Retry, RetryingStore, read
+
+_BATCH = 10_000
+"""Requests that wait for a thread at once: a job may have had a million outputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Garbage:
+    """What is to go, or has gone. Sizes are in bytes."""
+
+    jobs: tuple[StoredJob, ...] = ()
+    blobs: tuple[StoredObject, ...] = ()
+    uploads: tuple[OpenUpload, ...] = ()
+    probes: tuple[StoredObject, ...] = ()
+
+    @property
+    def size(self) -> int:
+        """Bytes of all of it."""
+        objects = sum(item.size for item in (*self.blobs, *self.probes))
+        return objects + sum(job.size for job in self.jobs) + sum(up.size for up in self.uploads)
+
+
+@dataclass(frozen=True)
+class Collector:
+    """Finds garbage below one prefix, and removes it. Safe to stop anywhere, and to run twice."""
+
+    store: RetryingStore
+    control: StoreControl
+    config: StoreConfig
+    lifetimes: Lifetimes
+    retry: Retry = field(default_factory=Retry)
+
+    def collect(self, *, dry_run: bool) -> Garbage:
+        """Remove what nobody needs any more; return what went, or with `dry_run` would go.
+
+        Raises StagingError, naming each, if a job that has not ended cannot be read: what it needs
+        is not known, so nothing is removed then.
+        """
+        try:
+            found = self._find()
+            return found if dry_run else self._remove(found)
+        except S3RunnerError as error:
+            error.during("gc")
+            raise
+
+    @property
+    def _layout(self) -> StoreLayout:
+        return StoreLayout(self.config.prefix)
+
+    def _find(self) -> Garbage:
+        now, times, layout = self.retry.call(self.control.now), self.lifetimes, self._layout
+        stale = now - timedelta(seconds=times.leftover_s)
+        jobs = jobs_in(self.store.list(layout.jobs_prefix), layout)
+        expired = tuple(expired_jobs(jobs, now, times.job_s))
+        undecided = {job.job_id for job in expired if not self._has_commit(job)}
+        found = Garbage(
+            jobs=tuple(job for job in expired if job.job_id not in undecided),
+            blobs=tuple(old_blobs(self.store.list(layout.blobs_prefix), layout, now, times.blob_s)),
+            uploads=self._idle_uploads(stale),
+            probes=tuple(
+                old_probes(self.store.list(layout.probes_prefix), layout, now, times.leftover_s)
+            ),
+        )
+        if not (found.jobs or found.blobs or found.uploads):
+            return found
+        return self._without_needed(found, undecided)
+
+    def _has_commit(self, job: StoredJob) -> bool:
+        """Tell whether the commit is one: a damaged one decides nothing."""
+        key = self._layout.job(job.job_id).commit
+        try:
+            Commit.load(read(self.store, key), self.config.uri(key))
+        except ObjectNotFoundError:
+            # another gc has just ended what a third one began
+            return True
+        except SpecError:
+            return False
+        return True
+
+    def _idle_uploads(self, before: datetime) -> tuple[OpenUpload, ...]:
+        """Return the uploads that nobody goes on with, where we put files and nowhere else."""
+        prefixes = (self._layout.blobs_prefix, self._layout.jobs_prefix)
+        asked = (partial(self.control.idle_uploads, prefix, before) for prefix in prefixes)
+        return tuple(upload for ask in asked for upload in self.retry.call(ask))
+
+    def _without_needed(self, found: Garbage, undecided: AbstractSet[str]) -> Garbage:
+        """Return the part that no job needs, by a listing that is younger than all of it."""
+        layout = self._layout
+        jobs = jobs_in(self.store.list(layout.jobs_prefix), layout).values()
+        open_jobs = [job for job in jobs if job.committed is None or job.job_id in undecided]
+        blobs, ended = {item.key for item in found.blobs}, {job.job_id for job in found.jobs}
+        needs = run_all(
+            "gc", [partial(self._needs_of, job, blobs, ended) for job in open_jobs if job.has_spec]
+        )
+        needed = set[str]().union(*needs)
+        spared = {job.job_id for job in (*open_jobs, *(job for job in jobs if job.kept))}
+        sources = spared | {job_of(key, layout) for key in needed}
+        return Garbage(
+            jobs=tuple(job for job in found.jobs if job.job_id not in sources),
+            blobs=tuple(item for item in found.blobs if item.key not in needed),
+            uploads=tuple(item for item in found.uploads if job_of(item.key, layout) not in spared),
+            probes=found.probes,
+        )
+
+    def _needs_of(self, job: StoredJob, blobs: Collection[str], jobs: Collection[str]) -> set[str]:
+        """Return the keys that a job's inputs lie at, as far as they are about to go."""
+        try:
+            named = keys_named(self._inputs_of(job), self.config.bucket)
+        except SpecError as error:
+            where = self.config.uri(f"{self._layout.job(job.job_id).root}/")
+            error.hint = (
+                f"{error.hint}; " if error.hint else ""
+            ) + f"while it cannot be read gc removes nothing; if nobody needs it, delete {where}"
+            raise
+        return {key for key in named if key in blobs or job_of(key, self._layout) in jobs}
+
+    def _inputs_of(self, job: StoredJob) -> Manifest:
+        key = self._layout.job(job.job_id).spec
+        try:
+            spec = Spec.load(read(self.store, key), self.config.uri(key))
+        except ObjectNotFoundError:
+            return Manifest()  # somebody removed the job meanwhile
+        if not isinstance(spec.inputs, ExternalManifest):
+            return spec.inputs
+        origin = self.config.uri(spec.inputs.key)
+        try:
+            body = read(self.store, spec.inputs.key)
+        except ObjectNotFoundError as error:
+            raise SpecError("the job's input manifest is missing", source=origin) from error
+        check_digest(body, spec.inputs.digest, origin)
+        return load_manifest(parse_document(body, origin), origin)
+
+    def _remove(self, found: Garbage) -> Garbage:
+        jobs = tuple(job for job in found.jobs if self._remove_job(job))
+        gone = self._delete((*found.blobs, *found.probes))
+        self.retry.call(lambda: self.control.abort(found.uploads))
+        return Garbage(
+            jobs=jobs,
+            blobs=tuple(item for item in found.blobs if item.key in gone),
+            uploads=found.uploads,
+            probes=tuple(item for item in found.probes if item.key in gone),
+        )
+
+    def _remove_job(self, job: StoredJob) -> bool:
+        """Remove all of a job, its commit last; False if somebody has asked to keep it."""
+        keys = self._layout.job(job.job_id)
+        found = {item.key: item for item in self.store.list(f"{keys.root}/")}
+        if keys.keep in found:
+            return False
+        for step in removal_steps(keys, found):
+            self._delete([found[key] for key in step])
+        return True
+
+    def _delete(self, found: Sequence[StoredObject]) -> set[str]:
+        """Delete what has not been renewed; return the keys that are gone."""
+        gone: set[str] = set()
+        for start in range(0, len(found), _BATCH):
+            batch = found[start : start + _BATCH]
+            tasks = [partial(self.store.delete_unless_renewed, item) for item in batch]
+            done = run_all("gc", tasks)
+            gone |= {item.key for item, is_gone in zip(batch, done, strict=True) if is_gone}
+        return gone

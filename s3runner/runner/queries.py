@@ -1,0 +1,333 @@
+"""What is known of jobs without waiting for them: read in the store, and seen at the cluster.
+
+It stands apart from following because it decides nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timezone
+from fnmatch import fnmatchcase
+from typing import Any
+
+from s3runner.cluster.outcome import is_over, since_of, state_of
+from s3runner.cluster.protocol import Observation
+from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError, SpecError
+from s3runner.model import Outcome, code_of
+from s3runner.runner.creation import newest_generation, was_created
+from s3runner.runner.follow import describe
+from s3runner.runner.head import Head
+from s3runner.runner.report import JobEnd, JobReport
+from s3runner.staging.parallel import run_all
+from s3runner.staging.records import Commit, Generation, Spec
+
+_NOTHING_SEEN = Observation(None)
+
+
+@dataclass(frozen=True, slots=True)
+class JobRow:
+    """One job in a list.
+
+    `state` is one of STATES, or None: only its own cluster could tell, or (`problem`) its documents
+    cannot be read. `ended` without an outcome means that no pod runs any more and no head has
+    decided yet. `created` is by the clock of the head that submitted it.
+    """
+
+    job_id: str
+    name: str | None = None
+    state: str | None = None
+    outcome: Outcome | None = None
+    created: datetime | None = None
+    problem: S3RunnerError | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object of `list --json`; times are UTC."""
+        code = code_of(self.outcome) if self.outcome is not None else None
+        return {
+            "job_id": self.job_id,
+            "name": self.name,
+            "state": self.state,
+            "outcome": self.outcome.value if self.outcome is not None else None,
+            "code": self.problem.code if self.problem is not None else code,
+            "created": _show_time(self.created),
+            "error": self.problem.to_json() if self.problem is not None else None,
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class JobStatus:
+    """All that is known of one job now.
+
+    `since` is when its state began, by the cluster's clock, or by the store's when it has ended;
+    None where nobody knows. `end` is its commit's. `attempts` counts the pods that are known,
+    `generation` the Jobs that were made for it, `spent` by cause why earlier ones did not suffice.
+    """
+
+    row: JobRow
+    since: datetime | None = None
+    end: JobEnd | None = None
+    attempts: int = 0
+    generation: int = 0
+    spent: Mapping[str, int] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the object of `status --json`: that of every verb, and the job's state."""
+        report = JobReport(job_id=self.row.job_id, end=self.end).to_json()
+        return {
+            **report,
+            "attempts": self.attempts,
+            "generation": self.generation,
+            "name": self.row.name,
+            "state": self.row.state,
+            "since": _show_time(self.since),
+            "created": _show_time(self.row.created),
+            "spent": dict(self.spent),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """Which jobs a list is to show; what is empty or None does not matter.
+
+    `name` is a shell pattern; times are aware and compared with `JobRow.created`.
+    """
+
+    states: frozenset[str] = frozenset()
+    name: str | None = None
+    after: datetime | None = None
+    before: datetime | None = None
+
+    def takes_age(self, created: datetime | None) -> bool:
+        """Tell whether a job of this age is wanted."""
+        if self.after is None and self.before is None:
+            return True
+        late = self.after is None or (created is not None and created >= self.after)
+        early = self.before is None or (created is not None and created <= self.before)
+        return late and early
+
+    def takes_name(self, name: str) -> bool:
+        """Tell whether a job of this name is wanted."""
+        return self.name is None or fnmatchcase(name, self.name)
+
+    def takes_state(self, state: str | None) -> bool:
+        """Tell whether a job in this state is wanted."""
+        return not self.states or state in self.states
+
+
+def list_jobs(head: Head, wanted: Wanted) -> list[JobRow]:
+    """Return the jobs below this store's prefix, the newest first.
+
+    One listing of names, whatever lies below them, then two to four requests for each job that the
+    time in its id does not rule out. A job whose documents cannot be read is in the list only if no
+    name or state was asked for; what is no job at all never is.
+    """
+    found = head.store.list_folders(head.layout.jobs_prefix)
+    ids = [job_id for job_id in found if _may_be_of_age(job_id, wanted)]
+    known = [job for job in run_all("list", [_Look(head, i, wanted) for i in ids]) if job]
+    seen = _observe(head, known)
+    settled = run_all("list", [_Settle(head, job, seen.get(job.job_id)) for job in known])
+    rows = [_row(*item) for item in settled]
+    shown = [row for row in rows if wanted.takes_state(row.state)]
+    epoch = datetime.fromtimestamp(0, timezone.utc)
+    return sorted(shown, key=lambda row: (row.created or epoch, row.job_id), reverse=True)
+
+
+def look_up(head: Head, job_ids: Sequence[str]) -> list[JobStatus]:
+    """Return what is known of these jobs, in this order.
+
+    Raises SettingsError that names every unknown id, SpecError or StagingError for documents that
+    cannot be read.
+    """
+    found = run_all("status", [_Find(head, job_id) for job_id in job_ids])
+    unknown = [job for job in found if isinstance(job, SettingsError)]
+    if unknown:
+        raise SettingsError("\n".join(error.reason for error in unknown))
+    known = [job for job in found if isinstance(job, _Known)]
+    seen = _observe(head, known)
+    return run_all("status", [_Describe(head, job, seen.get(job.job_id)) for job in known])
+
+
+def born(job_id: str) -> datetime | None:
+    """Return the time that a UUIDv7 carries, None for any other id."""
+    try:
+        value = uuid.UUID(job_id)
+        moment = datetime.fromtimestamp((value.int >> 80) / 1000, timezone.utc)
+    except (ValueError, OverflowError, OSError):
+        return None
+    return moment if value.version == 7 else None  # noqa: PLR2004  # its layout, RFC 9562
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """What the store has of a job. `here` tells whether this head's cluster runs it."""
+
+    job_id: str
+    name: str | None = None
+    created: datetime | None = None
+    here: bool = False
+    commit: Commit | None = None
+    generation: Generation | None = None
+    problem: S3RunnerError | None = None
+
+    @classmethod
+    def of(cls, head: Head, spec: Spec) -> _Known:
+        """Return a job as its spec alone shows it."""
+        here = dict(spec.cluster) == dict(head.cluster.identity)
+        created = born(spec.job_id) or _read_time(spec.created)
+        return cls(spec.job_id, spec.name, created, here)
+
+
+@dataclass(frozen=True, slots=True)
+class _Look:
+    """A look at what may be a job; None if it is none, or not wanted."""
+
+    head: Head
+    job_id: str
+    wanted: Wanted
+
+    def __call__(self) -> _Known | None:
+        try:
+            job = _Known.of(self.head, self.head.read_spec(self.job_id)[0])
+            if not (self.wanted.takes_name(job.name or "") and self.wanted.takes_age(job.created)):
+                return None
+            job = replace(job, commit=self.head.read_commit(self.job_id))
+            if job.commit is not None:
+                return job
+            return replace(job, generation=newest_generation(self.head, self.job_id))
+        except (SettingsError, ObjectNotFoundError):
+            # never was a job, or is being deleted
+            return None
+        except SpecError as error:
+            if self.wanted.name is not None:
+                return None
+            return _Known(self.job_id, created=born(self.job_id), problem=error)
+
+
+@dataclass(frozen=True, slots=True)
+class _Find:
+    """A look at a job that somebody named; the error where there is none."""
+
+    head: Head
+    job_id: str
+
+    def __call__(self) -> _Known | SettingsError:
+        try:
+            spec, _ = self.head.read_spec(self.job_id)
+        except SettingsError as error:
+            return error
+        return replace(
+            _Known.of(self.head, spec),
+            generation=newest_generation(self.head, self.job_id),
+            commit=self.head.read_commit(self.job_id),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class _Settle:
+    """A job with its state. The commit is read again where the cluster says that the end came."""
+
+    head: Head
+    job: _Known
+    seen: Observation | None
+
+    def __call__(self) -> tuple[_Known, str | None]:
+        job = self.job
+        if job.commit is None and self.seen is not None and is_over(self.seen):
+            job = replace(job, commit=self.head.read_commit(job.job_id))
+        return job, self._state(job)
+
+    def _state(self, job: _Known) -> str | None:
+        if job.commit is not None:
+            return "ended"
+        if not job.here:
+            return None
+        if job.generation is None:
+            return "staged"
+        if self.seen is None:
+            # its record says how it ends, and only the commit is missing
+            return "ended"
+        gone = self.seen.job is None
+        if gone and not was_created(self.head, job.job_id, job.generation.number):
+            return "staged"
+        return state_of(self.seen)
+
+
+@dataclass(frozen=True, slots=True)
+class _Describe:
+    """A job's status, with the requests that only one job's details are worth."""
+
+    head: Head
+    job: _Known
+    seen: Observation | None
+
+    def __call__(self) -> JobStatus:
+        job, state = _Settle(self.head, self.job, self.seen)()
+        keys = self.head.layout.job(job.job_id)
+        record, commit = job.generation, job.commit
+        traces = set(self.head.store.list_folders(keys.attempts_prefix))
+        pods = {str(pod["metadata"]["uid"]) for pod in (self.seen or _NOTHING_SEEN).pods}
+        attempts = max(len(traces | pods), record.attempts + len(pods) if record else 0)
+        since, end = self._since(state), None
+        if commit is not None:
+            since = self.head.store.head(keys.commit).modified
+            result = self.head.read_committed_result(job.job_id, commit)
+            end = describe(self.head, job.job_id, commit, result, attempts)
+        return JobStatus(
+            row=_row(job, state),
+            since=since,
+            end=end,
+            attempts=attempts,
+            generation=_number(commit, record),
+            spent=record.spent if record is not None else {},
+        )
+
+    def _since(self, state: str | None) -> datetime | None:
+        if state == "staged":
+            return self.job.created
+        return _read_time(since_of(self.seen)) if self.seen is not None else None
+
+
+def _number(commit: Commit | None, record: Generation | None) -> int:
+    if commit is not None:
+        return commit.generation
+    if record is None:
+        return 0
+    return record.end.generation if record.end is not None else record.number
+
+
+def _observe(head: Head, jobs: Sequence[_Known]) -> dict[str, Observation]:
+    """Ask the cluster once for all jobs that it may still run."""
+    names = {
+        job.job_id: job.generation.job_name
+        for job in jobs
+        if job.here and job.commit is None and job.generation and job.generation.end is None
+    }
+    seen = head.cluster.observe(list(names.values())) if names else {}
+    return {job_id: seen[name] for job_id, name in names.items()}
+
+
+def _row(job: _Known, state: str | None) -> JobRow:
+    outcome = job.commit.outcome if job.commit is not None else None
+    return JobRow(job.job_id, job.name, state, outcome, job.created, job.problem)
+
+
+def _may_be_of_age(job_id: str, wanted: Wanted) -> bool:
+    created = born(job_id)
+    return created is None or wanted.takes_age(created)
+
+
+def _read_time(text: str | None) -> datetime | None:
+    """Read a time as specs (`+00:00`) and Kubernetes (`Z`) write it; None if it is none."""
+    try:
+        moment = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
+    except ValueError:
+        return None
+    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
+
+
+def _show_time(moment: datetime | None) -> str | None:
+    if moment is None:
+        return None
+    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")
