@@ -24,6 +24,8 @@ check: $(VENV)/.dev  ## Static checks
 	$(BIN)/shellcheck job_scripts/tool_shim.sh tests/services/ceph_rgw .ci/run
 
 bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the same run
+	$(BIN)/uv pip install --quiet --python $(BIN)/python awscli
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
 
 clean:

@@ -11,22 +11,17 @@ from __future__ import annotations
 import argparse
 import contextlib
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
-from s3runner.cli.demo_store import ACCESS_KEY, SECRET_KEY, embedded_store
-from s3runner.model import Credentials, StoreConfig
-from s3runner.store.control import create_bucket
+from gateway import Bucket, bench_bucket
 
 LIMIT_MIB = 200
 GIB = 1024**3
-RGW = Path(__file__).parent.parent / "tests" / "services" / "ceph_rgw"
 
 JOB = """\
 name: memory
@@ -41,50 +36,28 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--gib", type=float, default=4)
     size = int(parser.parse_args().gib * GIB)
-    with tempfile.TemporaryDirectory(prefix="s3runner-bench-") as name, _store(Path(name)) as store:
+    with tempfile.TemporaryDirectory(prefix="s3runner-bench-") as name:
         directory = Path(name)
-        endpoint, credentials = store
-        config = StoreConfig(bucket="bench", endpoint=endpoint, insecure_http=True)
-        create_bucket(config, credentials)
-        (directory / "s3runner.yml").write_text(
-            f"store: {{url: s3://bench/runs, endpoint: '{endpoint}', insecure_http: true}}\n"
-        )
-        (directory / "job.yml").write_text(JOB)
-        _write_noise(directory / "in.bin", size)
-        environment = {**os.environ, **credentials.environment, "HOME": name}
-        began = time.monotonic()
-        command = [sys.executable, "-m", "s3runner", "run", "job.yml", "--json"]
-        with subprocess.Popen(command, cwd=directory, env=environment) as process:
-            peaks = _watch(process, name)
-        seconds = time.monotonic() - began
-        same = (directory / "memory" / "out.bin").stat().st_size == size
+        with bench_bucket(directory, memory="14G") as bucket:
+            return _measure(directory, bucket, size)
+
+
+def _measure(directory: Path, bucket: Bucket, size: int) -> int:
+    (directory / "s3runner.yml").write_text(bucket.settings)
+    (directory / "job.yml").write_text(JOB)
+    _write_noise(directory / "in.bin", size)
+    environment = {**os.environ, **bucket.credentials.environment, "HOME": str(directory)}
+    began = time.monotonic()
+    command = [sys.executable, "-m", "s3runner", "run", "job.yml", "--json"]
+    with subprocess.Popen(command, cwd=directory, env=environment) as process:
+        peaks = _watch(process, str(directory))
+    seconds = time.monotonic() - began
+    same = (directory / "memory" / "out.bin").stat().st_size == size
     print(f"{size / GIB:g} GiB in and out in {seconds:.0f} s, exit code {process.returncode}")
     for part, kib in sorted(peaks.items()):
         print(f"  {part:<12} peak {kib / 1024:6.0f} MiB   (limit {LIMIT_MIB})")
     fits = all(kib / 1024 < LIMIT_MIB for kib in peaks.values())
     return 0 if fits and same and process.returncode == 0 and len(peaks) >= 3 else 1  # noqa: PLR2004  # command, fetch, stager
-
-
-@contextlib.contextmanager
-def _store(directory: Path) -> Iterator[tuple[str, Credentials]]:
-    if shutil.which("radosgw") is None:
-        with embedded_store() as endpoint:
-            yield endpoint, Credentials(ACCESS_KEY, SECRET_KEY)
-        return
-    home = directory / "rgw"
-    started = subprocess.run(
-        [RGW, "start", home, "7680", "7681"],
-        env={**os.environ, "RGW_MEMORY": "14G"},
-        check=True,
-        capture_output=True,
-        text=True,
-    )
-    values = dict(line.split("=", 1) for line in started.stdout.splitlines() if "=" in line)
-    try:
-        keys = Credentials(values["RGW_ACCESS_KEY_ID"], values["RGW_SECRET_ACCESS_KEY"])
-        yield values["RGW_HTTP_ENDPOINT"], keys
-    finally:
-        subprocess.run([RGW, "stop", home], check=True)
 
 
 def _write_noise(path: Path, size: int) -> None:
