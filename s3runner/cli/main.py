@@ -24,10 +24,12 @@ EXIT_USAGE, EXIT_FAILED, EXIT_INTERRUPTED = 2, 3, 130
 
 _VERBS = {
     "cancel": "End a job that was submitted.",
+    "cat": "Write a stored output to stdout.",
     "demo": "Run a job against a store of its own, on this machine.",
     "gc": "Remove expired jobs and unused inputs from the store.",
-    "logs": "Print what a job's tool wrote to stdout and stderr.",
     "list": "List the jobs of this store, the newest first.",
+    "logs": "Print what a job's tool wrote to stdout and stderr.",
+    "ls": "List a job's outputs, or what lies at a URI.",
     "plan": "Show what running a job would upload, and the Job it would make.",
     "run": "Run a job: submit it, wait for it, and bring its outputs back.",
     "schema": "Print the JSON Schema of a job file or of the settings.",

@@ -6,23 +6,19 @@ cluster, what is new is printed.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from typing import Protocol
 
 from s3runner.cluster.protocol import Cluster, JobObject, Observation
-from s3runner.errors import IntegrityError
-from s3runner.model import Entry
 from s3runner.runner import follow
 from s3runner.runner.head import Head
 from s3runner.runner.report import Silence
 from s3runner.runner.segments import Segments, attempts_with_segments, cap_note
 from s3runner.runner.sync import STREAMS, read_manifest
-from s3runner.staging.digest import part_count, part_range, parts_of, sha256_hex
 from s3runner.staging.layout import LOG_STREAMS
 from s3runner.staging.records import Commit, Spec
-from s3runner.store.protocol import Chunks, ObjectStore
+from s3runner.staging.stream import verified_pieces
 
 _LOOK_EVERY_S = 2.0
 _LOOKS_A_LISTING = 5
@@ -137,32 +133,11 @@ class _Printer:
         for stream in LOG_STREAMS:
             entry = entries.get(f"{STREAMS}/{stream}")
             read = self._segments.get(result.attempt)
-            for piece in _pieces(self._head.store, entry, read.taken[stream] if read else 0):
-                self._sink.write(stream, piece)
+            if entry is not None:
+                start = read.taken[stream] if read else 0
+                for piece in verified_pieces(self._head.store, entry, start):
+                    self._sink.write(stream, piece)
         return True
-
-
-def _pieces(store: ObjectStore, entry: Entry | None, start: int) -> Iterator[bytes]:
-    """Yield a stored stream from byte `start`, each part verified before it is given."""
-    if entry is None or entry.at is None:
-        return
-    for index, expected in zip(range(part_count(entry.size)), parts_of(entry), strict=True):
-        first, length = part_range(entry.size, index)
-        if first + length > start:
-            part = store.get(
-                entry.at.key,
-                partial(_verified, expected=expected),
-                start=first + (entry.at.offset or 0),
-                length=length,
-            )
-            yield part[max(0, start - first) :]
-
-
-def _verified(chunks: Chunks, expected: str) -> bytes:
-    part = b"".join(chunks)
-    if sha256_hex(part) != expected:
-        raise IntegrityError("other bytes arrived than were sent")
-    return part
 
 
 class _WatchedCluster:

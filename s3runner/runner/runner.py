@@ -11,12 +11,13 @@ from s3runner.errors import S3RunnerError, SettingsError
 from s3runner.model import Job, Outcome
 from s3runner.runner import follow, submission
 from s3runner.runner import sync as syncing
+from s3runner.runner.browse import list_job, list_uri, read_uri
 from s3runner.runner.cancel import cancel
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, check_places
 from s3runner.runner.logs import LogSink, follow_logs, show_logs
 from s3runner.runner.queries import JobRow, JobStatus, Wanted, list_jobs, look_up
-from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncResult
+from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncedOutput, SyncResult
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,16 @@ class Runner:
         with _named("logs"):
             give = follow_logs if follow else show_logs
             give(self.head, job_id, sink)
+
+    def outputs_of(self, name: str) -> list[SyncedOutput]:
+        """Return the outputs of a job by its id, or what lies at an `s3://` URI."""
+        with _named("ls"):
+            return list_uri(self.head, name) if "://" in name else list_job(self.head, name)
+
+    def read(self, uri: str) -> Iterator[bytes]:
+        """Yield a stored file's bytes, verified."""
+        with _named("cat"):
+            yield from read_uri(self.head, uri)
 
     def cancel(self, job_id: str) -> tuple[Outcome, bool]:
         """End the job; return its outcome, and whether it is this call's doing."""

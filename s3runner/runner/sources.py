@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from s3runner.errors import InputError, ObjectNotFoundError, SettingsError, UnsupportedError
-from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoreConfig, StoredAt
+from s3runner.model import Entry, Kind, Manifest, S3Uri, StoreConfig, StoredAt
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
 from s3runner.staging.records import Result, check_digest
@@ -28,8 +28,11 @@ class RemoteSources:
     store: ObjectStore
     config: StoreConfig
 
-    def resolve(self, path: str, uri: str) -> Manifest:
-        """Return the tree that `uri` names, placed at `path`. Raises InputError (21)."""
+    def resolve(self, path: str, uri: str, *, keep_names: bool = False) -> Manifest:
+        """Return the tree that `uri` names, placed at `path`. Raises InputError (21).
+
+        With `keep_names` what another job brought out keeps the paths that it had there.
+        """
         scheme = uri.partition("://")[0]
         if scheme != "s3":
             raise SettingsError(
@@ -39,7 +42,8 @@ class RemoteSources:
         parsed = S3Uri.parse(name)
         attempt = self._attempt_of(parsed)
         if attempt is not None:
-            return self._from_attempt(path, uri, attempt, parsed.key.rstrip("/"), member)
+            found = self._from_attempt(path, uri, attempt, parsed.key.rstrip("/"), member)
+            return found if keep_names else _moved(found, path)
         return Manifest(tuple(self._foreign(path, S3Uri.parse(uri))))
 
     def _attempt_of(self, uri: S3Uri) -> AttemptLayout | None:
@@ -56,13 +60,16 @@ class RemoteSources:
         self, path: str, uri: str, attempt: AttemptLayout, key: str, member: str
     ) -> Manifest:
         manifest = self._manifest_of(attempt, path, uri)
-        names = {entry.path for entry in manifest.entries if _is_named(entry, attempt, key, member)}
-        entries = tuple(_moved(manifest.entries, names, path))
-        if not entries:
+        top = next((e.path for e in manifest.entries if _is_named(e, attempt, key, member)), None)
+        if top is None:
             raise InputError("that attempt has no such output", source=uri, target=path)
+        entries = tuple(
+            entry
+            for entry in manifest.entries
+            if entry.path == top or entry.path.startswith(f"{top}/")
+        )
         used = {entry.at.key for entry in entries if entry.at and entry.at.offset is not None}
-        packs: Iterable[Pack] = (pack for pack in manifest.packs if pack.key in used)
-        return Manifest(entries, tuple(packs))
+        return Manifest(entries, tuple(pack for pack in manifest.packs if pack.key in used))
 
     def _manifest_of(self, attempt: AttemptLayout, path: str, uri: str) -> Manifest:
         """Return what an attempt brought out, checked against the digest in its result."""
@@ -104,12 +111,11 @@ def _is_named(entry: Entry, attempt: AttemptLayout, key: str, member: str) -> bo
     return attempt.out(entry.path) == key
 
 
-def _moved(entries: Iterable[Entry], names: set[str], path: str) -> Iterator[Entry]:
-    """Yield the named entries and all below them, with `path` in the name's place."""
-    for entry in entries:
-        for name in names:
-            if entry.path == name or entry.path.startswith(f"{name}/"):
-                yield replace(entry, path=path + entry.path[len(name) :])
+def _moved(tree: Manifest, path: str) -> Manifest:
+    """Return a tree with `path` in the place of its topmost name."""
+    top = tree.entries[0].path
+    entries = (replace(entry, path=path + entry.path[len(top) :]) for entry in tree.entries)
+    return Manifest(tuple(entries), tree.packs)
 
 
 def _is_folder_marker(store: ObjectStore, found: StoredObject) -> bool:

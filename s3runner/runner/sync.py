@@ -60,7 +60,7 @@ def sync(
         if result is None or result.manifest_digest is None:
             job = head.layout.job(spec.job_id)
             streams = _write_segments(store, job, places, listener) or streams
-    outputs = tuple(_describe(head, spec.job_id, commit, manifest))
+    outputs = tuple(describe_outputs(head, spec.job_id, commit, manifest))
     return SyncResult(outputs, meter.phase, places.into, streams)
 
 
@@ -227,9 +227,10 @@ def _write(places: Places, name: str, pieces: Iterable[bytes]) -> Path:
     return directory
 
 
-def _describe(
+def describe_outputs(
     head: Head, job_id: str, commit: Commit, manifest: Manifest
 ) -> Iterator[SyncedOutput]:
+    """Yield a job's outputs as people see them: without the streams, with their URIs."""
     for entry in manifest.entries:
         if entry.path in _STREAM_PATHS:
             continue
