@@ -21,9 +21,8 @@ from s3runner.runner.head import Head
 from s3runner.runner.runner import Runner
 from s3runner.settings import Settings
 from s3runner.staging.digest_cache import DigestCache
-from s3runner.staging.expiry import Lifetimes
+from s3runner.staging.expiry import DEFAULT_LIFETIMES, Lifetimes
 from s3runner.staging.layout import StoreLayout
-from s3runner.staging.upload import BLOB_TTL_S
 from s3runner.store.credentials import credentials_from_environment
 from s3runner.store.obstore_store import ObstoreStore
 from s3runner.store.probe import ProbeMemory, check_conditional_writes
@@ -39,7 +38,7 @@ def build(settings: Settings, destination_name: str | None, environ: Mapping[str
         settings.destination(destination_name),
         pod_config=settings.pod_store_config(),
         credentials=find_credentials(settings.profile, environ),
-        blob_ttl_s=settings.blob_ttl_s,
+        lifetimes=Lifetimes(settings.blob_ttl_s, settings.job_ttl_s),
     )
 
 
@@ -64,7 +63,7 @@ def build_runner(
     *,
     pod_config: StoreConfig,
     credentials: Callable[[], Credentials],
-    blob_ttl_s: float = BLOB_TTL_S,
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES,
 ) -> Runner:
     """Return a runner from plain values, as tests and other programs have them."""
     raw = ObstoreStore(config, credentials)
@@ -92,7 +91,7 @@ def build_runner(
                 Path(platformdirs.user_cache_dir(_APP)) / "digests.sqlite", time.time_ns
             ),
             qualify=qualify,
-            blob_ttl_s=blob_ttl_s,
+            lifetimes=lifetimes,
         )
     )
 

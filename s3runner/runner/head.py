@@ -10,10 +10,10 @@ from s3runner.cluster.protocol import Cluster
 from s3runner.errors import ObjectNotFoundError, SettingsError
 from s3runner.model import Destination, StoreConfig
 from s3runner.staging.digest_cache import DigestCache
+from s3runner.staging.expiry import DEFAULT_LIFETIMES, Lifetimes
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import document_digest
 from s3runner.staging.records import Commit, Result, Spec, check_digest
-from s3runner.staging.upload import BLOB_TTL_S
 from s3runner.store.retrying import RetryingStore, read
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -25,7 +25,7 @@ class Head:
 
     `config` is the store as seen from here, `pod_config` the same one as the pods see it.
     `qualify` checks (or remembers) that the store keeps conditional writes, and raises if not.
-    `blob_ttl_s` is how long gc leaves a blob alone, in seconds.
+    `lifetimes` are gc's: what is old by them is not relied upon.
     """
 
     store: RetryingStore
@@ -35,7 +35,7 @@ class Head:
     destination: Destination
     cache: DigestCache
     qualify: Callable[[], None]
-    blob_ttl_s: float = BLOB_TTL_S
+    lifetimes: Lifetimes = DEFAULT_LIFETIMES
 
     @property
     def layout(self) -> StoreLayout:

@@ -17,19 +17,20 @@ from s3runner import __version__
 from s3runner.cluster.job_object import REFERENCES, WORK, declared_roots, job_object
 from s3runner.cluster.protocol import JobObject
 from s3runner.errors import UnsupportedError
-from s3runner.model import Job, Manifest
+from s3runner.model import Entry, Job, Manifest
 from s3runner.runner.creation import create_job, put_spec, record_generation
 from s3runner.runner.decide import first_generation
 from s3runner.runner.head import Head
 from s3runner.runner.report import STAGE_IN, Listener, PlannedObject, PlanReport
 from s3runner.runner.sources import RemoteSources
+from s3runner.staging.chained import ChainedInputs
 from s3runner.staging.digest import part_size
 from s3runner.staging.manifest import document_digest, dump_document, dump_manifest, path_problem
 from s3runner.staging.parallel import run_all
 from s3runner.staging.plan import Upload, make_manifest
 from s3runner.staging.records import INLINE_LIMIT, ExternalManifest, Spec
 from s3runner.staging.scan import scan
-from s3runner.staging.tree import LocalFile, Tree
+from s3runner.staging.tree import LocalFile, Tree, without
 from s3runner.staging.upload import stage_in, survey
 from s3runner.store.meter import Meter
 from s3runner.store.retrying import RetryingStore, put_requests
@@ -68,7 +69,13 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
         listener.warning(warning)
     head.qualify()
     staged = stage_in(
-        store, head.layout, sources.trees, head.cache, meter=meter, blob_ttl_s=head.blob_ttl_s
+        store,
+        head.layout,
+        sources.trees,
+        head.cache,
+        meter=meter,
+        blob_ttl_s=head.lifetimes.blob_s,
+        foreign=_chained(head, store, sources),
     )
     listener.state("staged")
     manifest = joined((staged, *sources.remotes))
@@ -93,18 +100,36 @@ def plan(head: Head, job: Job) -> PlanReport:
     """Tell what `submit` would do. Reads the store and the inputs, and writes nothing."""
     draft = _draft(head, job, new_job_id())
     sources = _find_sources(head.store, head, job)
-    found = survey(head.store, head.layout, sources.trees, head.cache, blob_ttl_s=head.blob_ttl_s)
+    chained = _chained(head, head.store, sources)
+    lying = {entry.path for entry in chained}
+    trees = [without(tree, lying) for tree in sources.trees]
+    found = survey(head.store, head.layout, trees, head.cache, blob_ttl_s=head.lifetimes.blob_s)
     staged = sum(entry.size for tree in sources.trees for entry in tree.entries)
     rendered = _rendered(head, draft)
     scanned = (text for tree in sources.trees for text in tree.warnings)
     return PlanReport(
         uploads=tuple(_planned(head, *item) for item in found if not item[1]),
-        present=tuple(_planned(head, *item) for item in found if item[1]),
-        requests=sum(_requests(upload, present=present) for upload, present, _ in found),
+        present=(
+            *(_planned(head, *item) for item in found if item[1]),
+            *(_lying(head, entry) for entry in chained),
+        ),
+        requests=sum(_requests(upload, present=present) for upload, present, _ in found)
+        + len(chained),
         disk_bytes=staged + sum(entry.size for part in sources.remotes for entry in part.entries),
         job_object=rendered,
         warnings=(*head.cluster.caveats(rendered), *scanned),
     )
+
+
+def _chained(head: Head, store: RetryingStore, sources: _Sources) -> list[Entry]:
+    """Return the local inputs that a sync brought here from this store."""
+    chained = ChainedInputs(store, head.layout, head.cache, head.lifetimes.job_s)
+    return chained.find(sources.trees)
+
+
+def _lying(head: Head, entry: Entry) -> PlannedObject:
+    uri = head.config.uri(entry.at.key) if entry.at is not None else ""
+    return PlannedObject(uri, entry.size, entry.path, "it was synced from there")
 
 
 def _requests(upload: Upload, *, present: bool) -> int:

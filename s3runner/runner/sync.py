@@ -21,11 +21,13 @@ from s3runner.runner.landing import Places, is_directory, refuse_conflicts, refu
 from s3runner.runner.report import SYNC, Listener, SyncedOutput, SyncResult
 from s3runner.runner.segments import Segments, attempts_with_segments, cap_note
 from s3runner.staging.compare import differences
+from s3runner.staging.digest import parts_of
 from s3runner.staging.download import materialise
 from s3runner.staging.layout import LOG_STREAMS, AttemptLayout, JobLayout
 from s3runner.staging.manifest import load_manifest, parse_document
 from s3runner.staging.placing import local_error
 from s3runner.staging.records import Commit, Result, Spec, check_digest
+from s3runner.staging.tree import Identity
 from s3runner.store.meter import Meter
 from s3runner.store.retrying import RetryingStore, read
 
@@ -56,6 +58,7 @@ def sync(
     meter.listener = lambda phase: listener.phase(SYNC, phase, total, files)
     with _disk_errors(places.into):
         _place(store, manifest, places, meter, overwrite=overwrite)
+        _remember(head, manifest, places)
         streams = _write_result(result, places)
         if result is None or result.manifest_digest is None:
             job = head.layout.job(spec.job_id)
@@ -190,6 +193,16 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path)
     else:
         path.unlink(missing_ok=True)
+
+
+def _remember(head: Head, manifest: Manifest, places: Places) -> None:
+    """Note where the files came from: as inputs of another job they need no upload."""
+    with head.cache.together():
+        for entry in manifest.entries:
+            own = entry.at is not None and entry.at.offset is None
+            if entry.kind is Kind.FILE and own and entry.at is not None:
+                identity = Identity.of(os.lstat(places(entry.path)))
+                head.cache.put_synced(identity, parts_of(entry), head.config.uri(entry.at.key))
 
 
 def _write_result(result: Result | None, places: Places) -> Path | None:

@@ -142,6 +142,18 @@ class DigestCache:
         cached, racy = self._row(identity)
         return None if racy else cached
 
+    def uri_of(self, identity: Identity) -> str | None:
+        """Return where a synced output came from, if this file is still it by all that `stat` says.
+
+        Its bytes are to be hashed once before that is believed: see `put_synced`.
+        """
+        cached, _ = self._row(identity)
+        return cached.uri if cached is not None else None
+
+    def has_synced(self) -> bool:
+        """Tell whether any synced output is remembered."""
+        return self._query("select 1 from files where uri is not null limit 1", ()) is not None
+
     def _row(self, identity: Identity) -> tuple[Cached | None, bool]:
         row = self._query(
             "select parts, uri, racy from files"

@@ -33,6 +33,9 @@ class Lifetimes:
     leftover_s: float = DAY_S
 
 
+DEFAULT_LIFETIMES = Lifetimes(blob_s=30 * DAY_S, job_s=90 * DAY_S)
+
+
 @dataclass(frozen=True, slots=True)
 class StoredJob:
     """What a listing says of one job. `committed` is the age of its commit, None without one."""

@@ -58,6 +58,11 @@ def _hash_plain(grouping: Grouping, cache: DigestCache) -> dict[str, Parts]:
     return known
 
 
+def hash_file(file: LocalFile) -> Parts:
+    """Return a file's part digests. Raises InputError, or ChangedError if it changed."""
+    return tuple(_hash_part(file, index) for index in range(part_count(file.identity.size)))
+
+
 def _hash_part(file: LocalFile, index: int) -> str:
     digest = hashlib.sha256()
     with OpenFile(file) as opened:

@@ -6,8 +6,8 @@ Values only, so that planning can hold them without touching a disk.
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, replace
 
 from s3runner.model import Entry
 
@@ -58,3 +58,12 @@ class Tree:
     entries: tuple[Entry, ...]
     files: Mapping[str, LocalFile]
     warnings: tuple[str, ...] = ()
+
+
+def without(tree: Tree, paths: Container[str]) -> Tree:
+    """Return a tree without some of its files."""
+    return replace(
+        tree,
+        entries=tuple(entry for entry in tree.entries if entry.path not in paths),
+        files={path: file for path, file in tree.files.items() if path not in paths},
+    )

@@ -42,7 +42,7 @@ from s3runner.staging.plan import (
 )
 from s3runner.staging.reading import ChangedError, OpenFile, look_again
 from s3runner.staging.scan import OutputScan, scan
-from s3runner.staging.tree import LocalFile, Tree
+from s3runner.staging.tree import LocalFile, Tree, without
 from s3runner.store.meter import Meter
 from s3runner.store.protocol import ObjectStore
 
@@ -70,13 +70,16 @@ def stage_in(  # noqa: PLR0913 # one value for each thing that stage-in joins
 ) -> Manifest:
     """Make every input an object of the store; return the tree that fetch lays out.
 
-    `foreign` entries lie in S3 already. Requests are counted by the store, payload by us. Raises
-    StagingError; an input that changes three times while it is staged is InputError (21).
+    `foreign` entries lie in S3 already, so the trees' own of the same path are left out. Requests
+    are counted by the store, payload by us. Raises StagingError; an input that changes three times
+    while it is staged is InputError (21).
     """
     meter.start()
     return_freed_parts()
     present: set[str] = set()
+    lying = {entry.path for entry in foreign}
     for tries in count(1):
+        trees = [without(tree, lying) for tree in trees]
         try:
             plan = _plan(layout, trees, cache)
             manifest = make_manifest((*plan.manifest.entries, *foreign), plan.manifest.packs)

@@ -93,3 +93,43 @@ def test_a_directory_cannot_be_written_out(desk: Desk, ran: Ran) -> None:
 
     assert refused.code == 3
     assert "no file but a dir" in refused.stderr
+
+
+def test_a_synced_output_is_an_input_without_an_upload(desk: Desk) -> None:
+    first = desk.run_job(
+        name="first",
+        command="head -c 3000000 /dev/zero | tr '\\0' x > large; echo small > s; mkdir d; cp s d/t",
+        outputs=["large", "s", "d"],
+    )
+    assert first.code == 0, first.stderr
+    inputs = {"large": "./first/large", "s": "./first/s"}
+    blobs = desk.keys("blobs/")
+
+    second = desk.run_job(
+        name="second", command="cat large s | wc -c > n", inputs=inputs, outputs=["n"]
+    )
+
+    assert second.code == 0, second.stderr
+    assert (desk.directory / "second" / "n").read_text().strip() == "3000006"
+    assert second.json["phases"]["stage_in"]["bytes"] == 0
+    assert desk.keys("blobs/") == blobs
+
+    (desk.directory / "first" / "s").write_text("other")
+    third = desk.run_job(name="third", command="cat s > o", inputs=inputs, outputs=["o"])
+    assert third.code == 0, third.stderr
+    assert (desk.directory / "third" / "o").read_text() == "other"
+    assert third.json["phases"]["stage_in"]["bytes"] == 5
+
+
+def test_a_synced_output_whose_object_is_gone_is_uploaded(desk: Desk) -> None:
+    first = desk.run_job(name="first", command="echo kept > s", outputs=["s"])
+    key = first.json["outputs"][0]["uri"].removeprefix(f"s3://{desk.access.config.bucket}/")
+    desk.store.delete(key)
+
+    second = desk.run_job(
+        name="second", command="cat s > o", inputs={"s": "./first/s"}, outputs=["o"]
+    )
+
+    assert second.code == 0, second.stderr
+    assert (desk.directory / "second" / "o").read_text() == "kept\n"
+    assert second.json["phases"]["stage_in"]["bytes"] == 5
