@@ -176,6 +176,7 @@ def _set_aside(places: Iterable[str], *, files: bool = False) -> Iterator[None]:
                 moved[path] = aside
         yield
     except BaseException:
+        # Ctrl-C too must leave the user what was there
         for path, aside in moved.items():
             if not os.path.lexists(path):
                 aside.rename(path)

@@ -13,6 +13,8 @@ from s3runner.staging.records import Commit, Result
 from s3runner.store.retrying import read
 from s3runner.worker.attempt import Attempt
 
+_INTERNAL_ERROR = 70
+
 
 def read_commit(attempt: Attempt) -> Commit | None:
     """Return the job's commit, None while there is none."""
@@ -34,10 +36,8 @@ def publish(attempt: Attempt, result: Result, *, may_be_final: bool = True) -> i
         attempt.keys.result, lambda: iter((body,)), size=len(body), part_size=len(body)
     )
     code = code_of(result.outcome)
-    if code is None:
-        code = 70
     if not may_be_final or result.outcome not in attempt.generation.final:
-        return code if code != 0 else 70
+        return code or _INTERNAL_ERROR
     commit = Commit(
         by="pod",
         outcome=result.outcome,
@@ -50,7 +50,7 @@ def publish(attempt: Attempt, result: Result, *, may_be_final: bool = True) -> i
         there = read_commit(attempt)
         if there != commit:
             return 0
-    return code
+    return _INTERNAL_ERROR if code is None else code
 
 
 def failed(attempt: Attempt, outcome: Outcome, error: dict[str, object] | None) -> Result:

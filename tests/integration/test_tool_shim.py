@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from service_rule import require_program
+from service_rule import missing_service, require_program
 from waiting import DEADLINE_S, wait_until
 
 REPOSITORY = Path(__file__).parents[2]
@@ -223,7 +223,7 @@ def test_the_tools_children_can_be_interrupted_where_env_can_undo_what_the_shell
     shim: Shim,
 ) -> None:
     if subprocess.run(["env", "--default-signal=INT", "true"], check=False).returncode != 0:
-        pytest.skip("service missing: GNU env")
+        missing_service("GNU env", "env --default-signal is not there")
     shim.command('sh -c "kill -INT \\$\\$; exit 9"')
     shim.attach()
     shim.start()

@@ -96,6 +96,7 @@ class JobDir:
             if taken:
                 self._claim(descriptor)
         except BaseException:
+            # whatever ends us, a lock that nobody owns must not stay taken
             os.close(descriptor)
             raise
         if taken:
