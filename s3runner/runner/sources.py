@@ -1,21 +1,26 @@
-"""Inputs that are in S3 already: turning a URI into manifest entries, without moving a byte.
+"""Inputs that are elsewhere already: turning a URI into manifest entries, without moving a byte.
 
 An output of another job is found through that attempt's manifest, so its digests are known; any
-other object is named by size and ETag, and the pod hashes what it reads.
+other object, and whatever has a URL, is named by size and ETag, and the pod hashes what it reads.
 """
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
-from s3runner.errors import InputError, ObjectNotFoundError, SettingsError, UnsupportedError
+from s3runner.errors import InputError, ObjectNotFoundError, S3RunnerError, UnsupportedError
 from s3runner.model import Entry, Kind, Manifest, S3Uri, StoreConfig, StoredAt
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
-from s3runner.staging.records import Result, check_digest
+from s3runner.staging.named import read_named
+from s3runner.staging.records import Result
+from s3runner.store.meter import Meter
+from s3runner.store.origin import Elsewhere, Found
 from s3runner.store.protocol import ObjectStore, StoredObject
-from s3runner.store.retrying import read
+from s3runner.store.retrying import Retry, read
+from s3runner.store.urls import is_s3, shown
 
 _FOREIGN_MODE = 0o644
 _DIR_MODE = 0o755
@@ -23,21 +28,23 @@ _DIR_MODE = 0o755
 
 @dataclass(frozen=True)
 class RemoteSources:
-    """Resolves `s3://` URIs against one store: its own jobs' outputs, and any other object."""
+    """Resolves URIs against one store: its own jobs' outputs, any other object, and URLs.
+
+    `meter` gets the requests that the store does not count itself.
+    """
 
     store: ObjectStore
     config: StoreConfig
+    meter: Meter = field(default_factory=Meter)
 
     def resolve(self, path: str, uri: str, *, keep_names: bool = False) -> Manifest:
         """Return the tree that `uri` names, placed at `path`. Raises InputError (21).
 
-        With `keep_names` what another job brought out keeps the paths that it had there.
+        With `keep_names` what another job brought out keeps the paths that it had there. What lies
+        outside of the store also raises SettingsError, UnsupportedError and the stores' errors.
         """
-        scheme = uri.partition("://")[0]
-        if scheme != "s3":
-            raise SettingsError(
-                f"{scheme}:// inputs are not supported by this version", source=uri, target=path
-            )
+        if not is_s3(uri):
+            return Manifest(tuple(self._elsewhere(path, uri)))
         name, _, member = uri.partition("#")
         parsed = S3Uri.parse(name)
         attempt = self._attempt_of(parsed)
@@ -45,6 +52,15 @@ class RemoteSources:
             found = self._from_attempt(path, uri, attempt, parsed.key.rstrip("/"), member)
             return found if keep_names else _moved(found, path)
         return Manifest(tuple(self._foreign(path, S3Uri.parse(uri))))
+
+    def _elsewhere(self, path: str, url: str) -> Iterator[Entry]:
+        retry = Retry(budget_s=self.config.retry_budget_s)
+        try:
+            found = Elsewhere(retry, self.meter, self.config.ca_pem).look(url)
+        except S3RunnerError as error:
+            raise error.during("", source=shown(url), target=path) from error
+        for item in found:
+            yield _entry_elsewhere(path, url, item)
 
     def _attempt_of(self, uri: S3Uri) -> AttemptLayout | None:
         """Return the attempt that a URI of our own store lies below."""
@@ -76,10 +92,10 @@ class RemoteSources:
         origin = self.config.uri(attempt.manifest)
         try:
             result = Result.load(read(self.store, attempt.result), self.config.uri(attempt.result))
-            body = read(self.store, attempt.manifest)
+            digest = result.manifest_digest or "none"
+            body = read_named(self.store, attempt.manifest, digest, origin)
         except ObjectNotFoundError as error:
             raise InputError("there is no such output", source=uri, target=path) from error
-        check_digest(body, result.manifest_digest or "none", origin)
         return load_manifest(parse_document(body, origin), origin)
 
     def _foreign(self, path: str, uri: S3Uri) -> Iterator[Entry]:
@@ -105,6 +121,15 @@ class RemoteSources:
         yield from _foreign_tree(path, objects, uri, prefix)
 
 
+def weakly_named(manifest: Manifest) -> Iterator[str]:
+    """Yield a warning for each file that may be replaced by another one without our notice."""
+    for entry in manifest.entries:
+        at = entry.at
+        if at is not None and at.url is not None and at.etag is None:
+            known = "its time of change and its size" if at.modified else "its size alone"
+            yield f"{shown(at.url)} has no ETag: {known} will tell whether it has changed"
+
+
 def _is_named(entry: Entry, attempt: AttemptLayout, key: str, member: str) -> bool:
     if member:
         return entry.path == member and entry.at is not None and entry.at.key == key
@@ -127,6 +152,18 @@ def _is_folder_marker(store: ObjectStore, found: StoredObject) -> bool:
     except ObjectNotFoundError:
         return True
     return False
+
+
+def _entry_elsewhere(path: str, url: str, found: Found) -> Entry:
+    # not the beginning of time where nobody knows it: a zip file cannot hold that
+    mtime_ns = time.time_ns() if found.mtime_ns is None else found.mtime_ns
+    place = f"{path}/{found.path}" if found.path else path
+    if found.size is None:
+        return Entry(place, Kind.DIR, _DIR_MODE, mtime_ns)
+    where = f"{url.rstrip('/')}/{found.path}" if found.path else url
+    modified = found.modified if found.etag is None else None
+    at = StoredAt("", etag=found.etag, url=where, modified=modified)
+    return Entry(place, Kind.FILE, _FOREIGN_MODE, mtime_ns, found.size, at=at)
 
 
 def _foreign_file(path: str, found: StoredObject, uri: S3Uri) -> Entry:
