@@ -2,7 +2,7 @@
 
 They exist once, for the local cluster's supervisor and for the tests' API server. They follow
 Kubernetes 1.36 (pkg/controller/job) for what s3runner asks of a Job: completions = parallelism = 1,
-restartPolicy Never. Not modelled: suspend, indexed Jobs, successPolicy, FailIndex.
+restartPolicy Never. Not modelled: indexed Jobs, successPolicy, FailIndex.
 
 Only plain modules are imported: the supervisor's start is part of every job's time.
 """
@@ -70,6 +70,8 @@ def next_step(
     | one of these three, and a pod that is not terminal | FailureTarget, then Failed | end pods |
     | a pod that is being deleted, policy Failed | terminating 1 | nothing |
     | the same, policy TerminatingOrFailed | failed + 1 | create pod after the back-off |
+    | spec.suspend | Suspended, without a start time | end pods |
+    | Suspended, and no longer spec.suspend | Suspended False, startTime now | as without it |
     | metadata.deletionTimestamp | as it was | end pods |
 
     The back-off is 10 s x 2^(n-1) after the n-th failed pod, ignored ones too, 10 minutes at most,
@@ -85,8 +87,9 @@ def next_step(
         return _end(status, verdict, pods, now_s)
     deadline_s = _deadline_s(job, status)
     waiting = status.get("terminating", 0) if _replaces_only_failed(job) else 0
-    if status.get("active", 0) or waiting:
-        return Step(status, NOTHING, deadline_s)
+    if status.get("active", 0) or waiting or _is_suspended(job):
+        is_to_stop = _is_suspended(job) and status.get("active", 0)
+        return Step(status, END_PODS if is_to_stop else NOTHING, deadline_s)
     ready_s = _backoff_end_s(job, pods, first_backoff_s)
     if ready_s <= now_s:
         return Step(status, CREATE_POD, deadline_s)
@@ -165,6 +168,10 @@ def _replaces_only_failed(job: KubernetesObject) -> bool:
     return bool(spec.get("podReplacementPolicy", default) == "Failed")
 
 
+def _is_suspended(job: KubernetesObject) -> bool:
+    return bool(job["spec"].get("suspend", False))
+
+
 def _is_running_or_ending(pod: KubernetesObject) -> bool:
     return not is_terminal(pod)
 
@@ -193,10 +200,39 @@ def _count(
         "succeeded": sum(pod.get("status", {}).get("phase") == "Succeeded" for pod in pods),
         "failed": sum(match_failure_policy(job, pod).action != "Ignore" for pod in failed),
     }
-    return {
+    status = {
         **{name: value for name, value in old.items() if name not in counts},
-        "startTime": old.get("startTime", timestamp(now_s)),
         **{name: count for name, count in counts.items() if count},
+    }
+    return _suspend_or_start(job, status, now_s)
+
+
+def _suspend_or_start(
+    job: KubernetesObject, status: KubernetesObject, now_s: float
+) -> KubernetesObject:
+    """Say in the status whether the Job is suspended; what is resumed starts anew."""
+    conditions = status.get("conditions", [])
+    before = _condition(status, ("Suspended",))
+    if _is_suspended(job) == (before is not None):
+        return status if before else {"startTime": timestamp(now_s), **status}
+    others = [condition for condition in conditions if condition["type"] != "Suspended"]
+    if before is None:
+        told = _new_condition("Suspended", "True", "JobSuspended", "Job suspended", now_s)
+        return {**status, "conditions": [*others, told]}
+    told = _new_condition("Suspended", "False", "JobResumed", "Job resumed", now_s)
+    return {**status, "startTime": timestamp(now_s), "conditions": [*others, told]}
+
+
+def _new_condition(
+    kind: str, status: str, reason: str, message: str, now_s: float
+) -> KubernetesObject:
+    return {
+        "type": kind,
+        "status": status,
+        "reason": reason,
+        "message": message,
+        "lastProbeTime": timestamp(now_s),
+        "lastTransitionTime": timestamp(now_s),
     }
 
 
@@ -237,16 +273,8 @@ def _end(
     conditions = list(status.get("conditions", []))
     for kind in [interim] if running else [interim, verdict.kind]:
         if _condition({"conditions": conditions}, (kind,)) is None:
-            conditions.append(
-                {
-                    "type": kind,
-                    "status": "True",
-                    "reason": verdict.reason,
-                    "message": verdict.message,
-                    "lastProbeTime": timestamp(now_s),
-                    "lastTransitionTime": timestamp(now_s),
-                }
-            )
+            told = _new_condition(kind, "True", verdict.reason, verdict.message, now_s)
+            conditions.append(told)
     status = {**status, "conditions": conditions}
     if verdict.kind == "Complete" and not running:
         status["completionTime"] = timestamp(now_s)
@@ -255,7 +283,9 @@ def _end(
 
 def _deadline_s(job: KubernetesObject, status: KubernetesObject) -> float | None:
     seconds = job["spec"].get("activeDeadlineSeconds")
-    return None if seconds is None else epoch_s(status["startTime"]) + float(seconds)
+    if seconds is None or _is_suspended(job):
+        return None
+    return epoch_s(status["startTime"]) + float(seconds)
 
 
 def _backoff_end_s(

@@ -27,6 +27,8 @@ from s3runner.cluster.local.jobdir import JobDir, closing_fd
 from s3runner.cluster.local.node import Node
 from s3runner.cluster.local.pod import PodRun
 from s3runner.cluster.local.supervisor import let_go
+from s3runner.cluster.outcome import patience_of
+from s3runner.cluster.pod_end import Patience
 from s3runner.cluster.protocol import Observation
 from s3runner.errors import ClusterRefusedError
 
@@ -610,6 +612,75 @@ def test_the_deadline_ends_the_pod_and_the_job(head: Head) -> None:
     assert condition_reason(seen) == ("Failed", "DeadlineExceeded")
     assert seen.pods[0]["status"]["phase"] == "Failed"
     assert states(seen)["tool"]["terminated"]["exitCode"] == 137
+
+
+FILL = "head -c 8388608 /dev/urandom >fill; echo full; "
+
+
+def over_limit(tool: dict[str, Any], *others: dict[str, Any], **volume: str) -> dict[str, Any]:
+    """Return a Job that has three tries, and a `work` volume like this."""
+    job = make_job(tool, *others, backoffLimit=2)
+    job["spec"]["template"]["spec"]["volumes"][1]["emptyDir"] = volume
+    return job
+
+
+def test_a_volume_over_its_size_limit_evicts_the_pod_as_a_kubelet_does(head: Head) -> None:
+    """It is not deleted, nothing disrupted it, and its containers had TERM and a second."""
+    tool = container("tool", f"trap '' TERM; {FILL} while :; do sleep 0.05; done")
+    stager = container("stager", "trap 'exit 75' TERM; while :; do sleep 0.05; done")
+    head.cluster.submit(over_limit(tool, stager, sizeLimit="1Mi"))
+
+    seen = head.wait_for(lambda seen: seen.pods and is_terminal(seen.pods[0]))
+
+    pod = seen.pods[0]
+    assert (pod["status"]["phase"], pod["status"]["reason"]) == ("Failed", "Evicted")
+    words = 'Usage of EmptyDir volume "work" exceeds the limit "1Mi". '
+    assert pod["status"]["message"] == words
+    assert "deletionTimestamp" not in pod["metadata"]
+    conditions = {each["type"]: each["status"] for each in pod["status"]["conditions"]}
+    assert "DisruptionTarget" not in conditions
+    assert conditions["Ready"] == "False"
+    ended = {name: state["terminated"] for name, state in states(seen, pod=0).items()}
+    assert (ended["tool"]["exitCode"], ended["tool"]["reason"]) == (137, "Error")
+    assert (ended["stager"]["exitCode"], ended["stager"]["reason"]) == (75, "Error")
+    assert patience_of(Observation(seen.job, (pod,))) is Patience.NONE
+
+
+def test_a_pod_over_the_limit_of_its_containers_is_evicted_also_while_it_initialises(
+    boxed: Head,
+) -> None:
+    limits = {"limits": {"ephemeral-storage": "1Mi"}}
+    fetch = container("fetch", f"{FILL} sleep 60")
+    job = make_job(container("tool", "echo ran", resources=limits), init=(fetch,))
+
+    seen = boxed.run(job)
+
+    status = seen.pods[0]["status"]
+    assert (status["phase"], status["reason"]) == ("Failed", "Evicted")
+    assert "exceeds the total limit of containers 1Mi" in status["message"]
+    assert boxed.log("tool.stdout") == ""
+    assert "waiting" in states(seen)["tool"]
+
+
+def test_a_pod_within_its_limits_is_left_alone(boxed: Head) -> None:
+    """It lives through several looks, and what it deleted counts no more."""
+    limits = {"limits": {"ephemeral-storage": "16Mi"}}
+    tool = container("tool", f"{FILL} sleep 2.5; rm fill; {FILL}", resources=limits)
+    seen = boxed.run(over_limit(tool, sizeLimit="16Mi"))
+    assert condition_reason(seen)[0] == "Complete"
+    assert "reason" not in seen.pods[0]["status"]
+
+
+def test_the_official_models_know_every_field_of_an_evicted_pod(boxed: Head) -> None:
+    """What reads its status reads Kubernetes' too."""
+    import kubernetes  # noqa: PLC0415  # slow, and nothing else here needs it
+
+    seen = boxed.run(over_limit(container("tool", f"{FILL} sleep 60"), sizeLimit="1Mi"))
+    client: Any = kubernetes.client.ApiClient()
+    for kind, shown in (("V1Pod", seen.pods[0]), ("V1Job", seen.job)):
+        model = client._ApiClient__deserialize(shown, kind)
+        kept = json.dumps(client.sanitize_for_serialization(model)).replace("+00:00", "Z")
+        assert json.loads(kept) == shown
 
 
 def test_the_same_job_is_adopted_and_another_one_refused(boxed: Head) -> None:

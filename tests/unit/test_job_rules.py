@@ -217,6 +217,8 @@ def test_a_job_that_is_being_deleted_ends_its_pods_and_makes_none() -> None:
         pytest.param({"tool": 137}, True, "Count", id="a disruption before the kill"),
         pytest.param({"tool": 137, "stager": 75}, False, "FailJob", id="killed without disruption"),
         pytest.param({"stager": 75}, False, "Count", id="no rule matches"),
+        pytest.param({"tool": 0, "stager": 137}, False, "Count", id="over a limit, tool in time"),
+        pytest.param({"tool": 137, "stager": 137}, False, "FailJob", id="over a limit, killed"),
         pytest.param({}, False, "Count", id="no status at all"),
     ],
 )
@@ -268,3 +270,32 @@ def test_a_lost_pods_back_off_runs_from_its_loss() -> None:
     lost = {"type": "DisruptionTarget", "status": "True", "lastTransitionTime": timestamp(NOW)}
     pod["status"]["conditions"] = [lost]
     assert next_step(make_job(), [pod], NOW).again_at_s == NOW + 10
+
+
+SUSPENDED = {"type": "Suspended", "status": "True", "reason": "JobSuspended"}
+
+
+def test_a_suspended_job_starts_nothing_and_has_no_deadline() -> None:
+    step = next_step(make_job(suspend=True, activeDeadlineSeconds=1), [], NOW)
+    assert conditions(step.status) == {"Suspended": "JobSuspended"}
+    assert "startTime" not in step.status
+    assert (step.action, step.again_at_s) == (NOTHING, None)
+
+
+@pytest.mark.parametrize(("deleted", "action"), [(False, END_PODS), (True, NOTHING)])
+def test_a_job_that_is_suspended_ends_its_pods_once(*, deleted: bool, action: str) -> None:
+    job = make_job(suspend=True, podReplacementPolicy="Failed")
+    assert next_step(job, [make_pod("Running", deleted=deleted)], NOW).action == action
+
+
+def test_a_resumed_job_starts_anew() -> None:
+    job = make_job(activeDeadlineSeconds=100)
+    job["status"] = {"startTime": timestamp(NOW - 9000), "conditions": [SUSPENDED]}
+    step = next_step(job, [], NOW)
+
+    (condition,) = step.status["conditions"]
+    assert (condition["status"], condition["reason"]) == ("False", "JobResumed")
+    assert step.status["startTime"] == timestamp(NOW)
+    assert (step.action, step.again_at_s) == (CREATE_POD, NOW + 100)
+    job["status"] = step.status
+    assert next_step(job, [], NOW + 5).status == step.status

@@ -7,6 +7,7 @@ the next head reads the same directory.
 from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
 import re
 import signal
@@ -22,10 +23,11 @@ from s3runner.cluster import job_rules
 from s3runner.cluster.local.choice import choose_sandbox
 from s3runner.cluster.local.container import refuse_unsupported
 from s3runner.cluster.local.jobdir import JobDir, closing_fd
+from s3runner.cluster.local.leftovers import DRAFT, creating
 from s3runner.cluster.local.node import BUBBLEWRAP, Node
 from s3runner.cluster.local.pod import mark_node_lost, remove_tree
 from s3runner.cluster.local.supervisor import remove_job
-from s3runner.cluster.protocol import NO_IMAGE, JobObject, Observation
+from s3runner.cluster.protocol import DESTINATION_LABEL, NO_IMAGE, JobObject, Observation
 from s3runner.errors import ClusterRefusedError, ClusterUnavailableError
 from s3runner.installed import job_scripts_dir, package_dir
 
@@ -117,7 +119,8 @@ class LocalCluster:
         except FileNotFoundError:
             pass
         try:
-            return self._create(directory, job)
+            with creating(str(self._state_dir)):
+                return self._create(directory, job)
         except FileExistsError:
             return self._adopt(directory, job)
         except OSError as error:
@@ -128,6 +131,21 @@ class LocalCluster:
         """Return what is known; a Job whose supervisor died gets another one."""
         self._reap()
         return {name: self._observe_one(self._directory(name)) for name in names}
+
+    def active(self, destination: str) -> list[str]:
+        """Return the unfinished Jobs of a destination; without a supervisor a Job has no pod."""
+        found = []
+        with contextlib.suppress(FileNotFoundError):
+            for name in os.listdir(f"{self._state_dir}/jobs"):
+                directory = self._directory(name)
+                with contextlib.suppress(FileNotFoundError):
+                    signature = _signature(directory)
+                    job = directory.read_state()["job"]
+                    ours = job["metadata"].get("labels", {}).get(DESTINATION_LABEL) == destination
+                    if ours and not job_rules.finished_condition(job) and directory.is_supervised():
+                        self._seen[name] = signature
+                        found.append(name)
+        return found
 
     def wait(self, names: Collection[str], timeout_s: float) -> None:
         """Return when one of these Jobs differs from its last observation."""
@@ -176,11 +194,11 @@ class LocalCluster:
             "uid": uid,
             "creationTimestamp": job_rules.timestamp(time.time()),
         }
-        Path(directory.path).parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = JobDir(f"{self._state_dir}/draft-{uid}")
+        draft = JobDir(f"{self._state_dir}/{DRAFT}{uid}")
         Path(draft.path).mkdir(mode=0o700)
         draft.write("job", {**job, "metadata": metadata})
         draft.write("node", self._node(directory).to_json())
+        draft.allow_deletion()
         self._write_secrets(draft)
         lock = draft.take_lock()
         if lock is None:  # nobody else knows the draft
@@ -206,6 +224,7 @@ class LocalCluster:
                 "site/s3runner": str(package_dir("s3runner")),
                 "site/obstore": str(package_dir("obstore")),
                 "site/job_scripts": str(job_scripts_dir()),
+                **_packages(),
             },
             worker_env=self._worker_env,
             secrets=directory.secrets,
@@ -353,3 +372,10 @@ def _is_abandoned(directory: JobDir) -> bool:
         )
     except FileNotFoundError:
         return False
+
+
+def _packages() -> dict[str, str]:
+    """Return where all packages lie, for pods whose inputs are read through fsspec; or nothing."""
+    if importlib.util.find_spec("fsspec") is None:
+        return {}
+    return {"packages": str(package_dir("fsspec").parent)}

@@ -121,6 +121,7 @@ def _worker_env(node: Node) -> dict[str, str]:
         "PYTHONPATH": f"{IMAGE_PATH}/site",
         "PYTHONUTF8": "1",
         "PYTHONDONTWRITEBYTECODE": "1",
+        **({"S3RUNNER_PACKAGES": f"{IMAGE_PATH}/packages"} if "packages" in node.image else {}),
         **node.worker_env,
     }
 

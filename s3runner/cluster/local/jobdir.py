@@ -5,6 +5,7 @@
 | `job.json`, `node.json` | submit | the Job object, and what its pods find on this machine |
 | `status.json` | supervisor | `{"job": …, "pods": […]}` as the cluster shows them |
 | `lock` | supervisor | its PID, once it can be told to end; locked while it lives |
+| `stay` | submit | nothing: it becomes `delete`, on a full disk too |
 | `delete` | delete | nothing: the Job is to end and to vanish |
 | `secrets/` | submit | the worker's secret files, until the Job has ended |
 | `pods/<uid>/` | supervisor | a pod's volumes, until the pod has ended |
@@ -34,6 +35,7 @@ class JobDir:
         self.status = f"{path}/status.json"
         self.secrets = f"{path}/secrets"
         self.supervisor_log = f"{path}/supervisor.log"
+        self._stay = f"{path}/stay"
         self._deletion = f"{path}/delete"
         self._lock = f"{path}/lock"
 
@@ -62,10 +64,22 @@ class JobDir:
             state = {"job": self.read("job"), "pods": []}
         return state
 
-    def ask_deletion(self) -> None:
-        """Leave word that the Job is to vanish."""
-        with open(self._deletion, "wb"):
+    def allow_deletion(self) -> None:
+        """Make what `ask_deletion` renames."""
+        with open(self._stay, "wb"):
             pass
+
+    def ask_deletion(self) -> None:
+        """Leave word that the Job is to vanish, by a rename: a disk may be too full for a new file.
+
+        Raises FileNotFoundError when the directory is gone.
+        """
+        try:
+            os.rename(self._stay, self._deletion)
+        except FileNotFoundError:
+            # asked before, or gone
+            with open(self._deletion, "ab"):
+                pass
 
     @property
     def is_deletion_asked(self) -> bool:

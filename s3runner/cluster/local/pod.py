@@ -15,11 +15,14 @@ from typing import Any, NamedTuple
 
 from s3runner.cluster.job_rules import timestamp
 from s3runner.cluster.local.container import plan_container
+from s3runner.cluster.local.disk import watch_disk
 from s3runner.cluster.local.memory import memory_limit, watch_memory
 from s3runner.cluster.local.node import BUBBLEWRAP, Node
 from s3runner.cluster.local.process import ContainerProcess, StartFailedError, start_container
 
 DEFAULT_GRACE_S = 30.0
+_EVICTION_GRACE_S = 1.0
+"""What a kubelet leaves a pod that exceeds a disk limit, whatever the pod's own grace is."""
 
 KubernetesObject = dict[str, Any]
 
@@ -29,12 +32,19 @@ class _Stop(NamedTuple):
     disruption: str
 
 
+class _OverDisk(NamedTuple):
+    message: str
+
+
 class _Ended(NamedTuple):
     name: str
 
 
 class _OverMemory(NamedTuple):
     name: str
+
+
+_Event = _Stop | _OverDisk | _Ended | _OverMemory
 
 
 class PodRun:
@@ -59,9 +69,10 @@ class PodRun:
         self._home = home
         self._logs = logs
         self._report = report
-        self._events: SimpleQueue[_Stop | _Ended | _OverMemory] = SimpleQueue()
+        self._events: SimpleQueue[_Event] = SimpleQueue()
         self._running: dict[str, ContainerProcess] = {}
         self._over_memory: set[str] = set()
+        self._over_disk = ""
         self._kill_at_s: float | None = None
 
     def stop(self, grace_s: float | None = None, disruption: str = "") -> None:
@@ -82,20 +93,33 @@ class PodRun:
         inits, mains = spec.get("initContainers", []), spec["containers"]
         self._prepare(inits, mains)
         self._report(self._pod)
+        ended = threading.Event()
+        watch_disk(
+            spec,
+            (self._volumes, self._logs),
+            ended,
+            lambda message: self._events.put(_OverDisk(message)),
+        )
         try:
             succeeded = all(self._run_if_wanted("initContainerStatuses", [c]) for c in inits)
             if succeeded:
                 self._set_condition("Initialized", "True")
                 self._pod["status"]["phase"] = "Running"
                 succeeded = self._run_if_wanted("containerStatuses", mains)
-            self._set_condition("Ready", "False", "PodCompleted" if succeeded else "PodFailed")
-            self._pod["status"]["phase"] = "Succeeded" if succeeded else "Failed"
-            self._report(self._pod)
+            self._conclude(succeeded=succeeded and not self._over_disk)
         finally:
+            ended.set()
             for process in self._running.values():
                 process.kill()
             remove_tree(self._home)
         return self._pod
+
+    def _conclude(self, *, succeeded: bool) -> None:
+        self._set_condition("Ready", "False", "PodCompleted" if succeeded else "PodFailed")
+        self._pod["status"]["phase"] = "Succeeded" if succeeded else "Failed"
+        if self._over_disk:
+            self._pod["status"].update(reason="Evicted", message=self._over_disk)
+        self._report(self._pod)
 
     def _prepare(
         self, inits: Sequence[KubernetesObject], mains: Sequence[KubernetesObject]
@@ -136,6 +160,10 @@ class PodRun:
             event = self._next_event()
             if isinstance(event, _Stop):
                 self._begin_stop(event)
+            elif isinstance(event, _OverDisk):
+                # Only known by its status, like a kubelet's: nobody deletes the pod.
+                self._over_disk = event.message
+                self._end_within(_EVICTION_GRACE_S)
             elif isinstance(event, _Ended):
                 self._record_end(statuses[event.name])
             elif isinstance(event, _OverMemory):
@@ -180,7 +208,7 @@ class PodRun:
             self._over_memory.add(name)
             self._running[name].kill()
 
-    def _next_event(self) -> _Stop | _Ended | _OverMemory | None:
+    def _next_event(self) -> _Event | None:
         """Wait for the next event; None when the grace is over, then each second until the end."""
         if self._kill_at_s is None:
             return self._events.get()
@@ -191,18 +219,22 @@ class PodRun:
             return None
 
     def _begin_stop(self, stop: _Stop) -> None:
-        kill_at_s = time.monotonic() + stop.grace_s
         if stop.disruption:
             self._set_condition("DisruptionTarget", "True", stop.disruption)
+        self._pod["metadata"].setdefault("deletionTimestamp", timestamp(time.time()))
+        self._end_within(stop.grace_s)
+        self._report(self._pod)
+
+    def _end_within(self, grace_s: float) -> None:
+        """Send TERM, unless that was done before, and let KILL follow after the shortest grace."""
+        kill_at_s = time.monotonic() + grace_s
         if self._kill_at_s is None:
-            self._pod["metadata"].setdefault("deletionTimestamp", timestamp(time.time()))
             for process in self._running.values():
                 process.terminate()
         self._kill_at_s = min(kill_at_s, self._kill_at_s or kill_at_s)
-        if stop.grace_s <= 0:
+        if grace_s <= 0:
             for process in self._running.values():
                 process.kill()
-        self._report(self._pod)
 
     def _record_end(self, status: KubernetesObject) -> None:
         process = self._running.pop(status["name"])

@@ -14,6 +14,7 @@ import signal
 import subprocess
 import threading
 from collections.abc import Callable
+from io import FileIO
 
 from s3runner.cluster.local.container import Plan
 from s3runner.cluster.local.node import BUBBLEWRAP, NO_SANDBOX, UNSHARE, Node
@@ -72,6 +73,14 @@ def _refuse_missing(plan: Plan, launcher_words: int) -> None:
         raise StartFailedError(msg)
 
 
+def _open_log(path: str) -> FileIO:
+    """Open a log to write; one that the disk has no room for is not kept."""
+    try:
+        return open(path, "wb", buffering=0)
+    except OSError:
+        return open(os.devnull, "wb", buffering=0)
+
+
 class ContainerProcess:
     """A container that runs. `watch` must be called once."""
 
@@ -123,8 +132,9 @@ class ContainerProcess:
 
     def last_words(self) -> str:
         """Return the end of what the container wrote to stderr."""
-        with open(f"{self._log}.stderr", "rb") as log:
+        with contextlib.suppress(FileNotFoundError), open(f"{self._log}.stderr", "rb") as log:
             return log.read()[-_LAST_WORDS:].decode(errors="replace").strip()
+        return ""
 
     def terminate(self) -> None:
         """Send TERM to the container's PID 1."""
@@ -160,8 +170,8 @@ class ContainerProcess:
             self._process.stdout as stdout,
             self._process.stderr as stderr,
             open(self._status_fd, "rb", buffering=0) as status,
-            open(f"{self._log}.stdout", "wb", buffering=0) as stdout_log,
-            open(f"{self._log}.stderr", "wb", buffering=0) as stderr_log,
+            _open_log(f"{self._log}.stdout") as stdout_log,
+            _open_log(f"{self._log}.stderr") as stderr_log,
         ):
             logs = {stdout.fileno(): stdout_log, stderr.fileno(): stderr_log}
             poller = select.poll()

@@ -14,7 +14,6 @@ what that program leaves behind becomes its child (PR_SET_CHILD_SUBREAPER) and d
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -78,6 +77,8 @@ def kill_below(pid: int, spared: Collection[int] = ()) -> None:
 
 def prctl(option: int, value: int) -> None:
     """Set an attribute of this process. Raises OSError."""
+    import ctypes  # noqa: PLC0415  # the supervisor, which needs the rest of this file, starts without
+
     if ctypes.CDLL(None, use_errno=True).prctl(option, value, 0, 0, 0) != 0:
         raise OSError(ctypes.get_errno(), "prctl")
 

@@ -13,14 +13,13 @@ of every job's time. When it is killed its pods die with it, and the next one go
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
-import random
 import signal
 import sys
 import threading
 import time
-import uuid
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -31,6 +30,7 @@ from s3runner.cluster.local.pod import PodRun, mark_node_lost, remove_tree
 
 _SUFFIX_LETTERS = "bcdfghjklmnpqrstvwxz2456789"
 _LOCK_FD = 0
+_SHOW_AGAIN_S = 1.0
 _LOOK_S = 2.0
 """How often the supervisor looks whether its Job's directory is still there."""
 
@@ -48,6 +48,7 @@ class Supervisor:
         self._current: PodRun | None = None
         self._wake: SimpleQueue[None] = SimpleQueue()
         self._told_to_end = False
+        self._is_shown = True
 
     def tell_to_end(self) -> None:
         """End the pod and return from `run`; safe in a signal handler."""
@@ -73,7 +74,12 @@ class Supervisor:
         while True:
             self._note_deletion()
             step = self._update()
-            if self._told_to_end or self._is_deleted or self._is_finished:
+            if self._told_to_end or self._is_deleted:
+                return
+            if not self._is_shown:
+                self._sleep_until(time.time() + _SHOW_AGAIN_S)
+                continue
+            if self._is_finished:
                 return
             if step.action == job_rules.CREATE_POD:
                 self._run_pod(step.again_at_s)
@@ -101,15 +107,23 @@ class Supervisor:
             self._job["metadata"]["deletionTimestamp"] = job_rules.timestamp(time.time())
 
     def _update(self) -> job_rules.Step:
-        """Apply the rules to what is known and show it."""
+        """Apply the rules to what is known and show it; a full disk lets it be seen later.
+
+        That is with the next change, or when the pod has ended and its volumes are gone.
+        """
         step = job_rules.next_step(self._job, self._pods, time.time(), self._first_backoff_s)
         self._job["status"] = step.status
-        self._directory.write("status", {"job": self._job, "pods": self._pods})
+        try:
+            self._directory.write("status", {"job": self._job, "pods": self._pods})
+            self._is_shown = True
+        except OSError as error:
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            self._is_shown = False
         return step
 
     def _run_pod(self, deadline_s: float | None) -> None:
-        suffix = "".join(random.choices(_SUFFIX_LETTERS, k=5))  # noqa: S311  # a name, no secret
-        pod = job_rules.pod_of(self._job, str(uuid.uuid4()), suffix, time.time())
+        pod = job_rules.pod_of(self._job, _new_uid(), _new_suffix(), time.time())
         self._pods.append(pod)
         uid = pod["metadata"]["uid"]
         path = self._directory.path
@@ -147,9 +161,19 @@ def remove_job(directory: JobDir) -> None:
     if not directory.is_deletion_asked:  # another of this name, made since
         return
     state_dir = os.path.dirname(os.path.dirname(directory.path))
-    grave = f"{state_dir}/removed-{uuid.uuid4()}"
+    grave = f"{state_dir}/removed-{_new_uid()}"
     os.rename(directory.path, grave)
     remove_tree(grave)
+
+
+def _new_uid() -> str:
+    """Return a random UUID; the kernel makes it without an import."""
+    with open("/proc/sys/kernel/random/uuid", encoding="ascii") as kernel:
+        return kernel.read().strip()
+
+
+def _new_suffix() -> str:
+    return "".join(_SUFFIX_LETTERS[byte % len(_SUFFIX_LETTERS)] for byte in os.urandom(5))
 
 
 def let_go(directory: JobDir, lock: int) -> None:
