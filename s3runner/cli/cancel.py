@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +15,7 @@ from s3runner.cli.options import (
     json_option,
     settings_option,
 )
+from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
 from s3runner.model import code_of
 from s3runner.runner.report import JobEnd
@@ -31,11 +33,14 @@ def command(
 ) -> None:
     """End a job: from now on nothing that its pods do can decide it, and they are stopped.
 
-    A job that has ended already stays as it is. Exits 0 in both cases.
+    Returns when no pod is left. A job that has ended already stays as it is. Exits 0 in both cases,
+    3 if a pod does not end.
     """
     invocation.settings = settings_path
     runner = wiring.build(load_settings(settings_path), destination, os.environ)
     outcome, ours = runner.cancel(job_id)
     invocation.learn(job_id=job_id, end=JobEnd(outcome, code_of(outcome)))
     said = "cancelled" if ours else f"had ended already ({outcome.value})"
-    click.echo(f"s3runner: job {job_id} {said}", err=True)
+    listener = listener_for(sys.stderr)
+    listener.say(f"s3runner: job {job_id} {said}")
+    runner.await_pods(job_id, listener)

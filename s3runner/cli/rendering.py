@@ -91,6 +91,10 @@ def plan_lines(plan: PlanReport) -> list[str]:
     lines += [
         f"  present  {_planned(item.source, item.size, item.reason)}" for item in plan.present
     ]
+    lines += [
+        f"  fetch    {_planned(item.source, item.size, f'{item.uri}: {item.reason}')}"
+        for item in plan.elsewhere
+    ]
     disk = "left to the destination" if plan.disk_bytes is None else show_size(plan.disk_bytes)
     total = (
         f"{show_count(len(plan.uploads), 'object')} ({show_size(plan.upload_bytes)}) to upload, "
@@ -170,6 +174,7 @@ class PlainLines:
         self._open: str | None = None
         self._said_at = 0.0
         self._state = ""
+        self._noted = ""
 
     def say(self, text: str) -> None:
         """Print one line (or several)."""
@@ -209,6 +214,14 @@ class PlainLines:
             if name != self._state:
                 self.say(f"s3runner: {printable(name)}")
             self._state = name
+
+    def note(self, text: str) -> None:
+        """Print what is being waited for, when it is a new word."""
+        with self._lock:
+            self._finish()
+            if text != self._noted:
+                self.say(f"s3runner: {printable(text)}")
+            self._noted = text
 
     def warning(self, text: str) -> None:
         """Print a warning."""

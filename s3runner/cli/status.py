@@ -20,6 +20,7 @@ from s3runner.cli.rendering import show_age, show_count
 from s3runner.cli.report import Invocation
 from s3runner.errors import printable
 from s3runner.runner.queries import JobStatus
+from s3runner.runner.turns import Room
 from s3runner.settings import load_settings
 
 
@@ -61,19 +62,27 @@ def status_line(status: JobStatus, now: datetime) -> str:
 
 
 def _state(status: JobStatus, now: datetime) -> Iterator[str]:
-    state, end = status.row.state, status.end
+    row, end = status.row, status.end
+    state = row.state
     age = None if status.since is None else show_age((now - status.since).total_seconds())
     if end is not None:
         yield f"ended: {end.outcome.value}"
         yield from [f"[E{end.code}]"] if end.code else []
         yield from [f"{age} ago"] if age else []
     elif state == "ended":
-        yield f"ended, but not decided: s3runner wait {status.row.job_id} goes on with it"
+        yield f"ended, but not decided: s3runner wait {row.job_id} goes on with it"
     elif state is None:
         yield "unknown here: it runs on another cluster"
     else:
-        yield state
-        yield from [f"for {age}"] if age else []
+        yield f"{state}: {printable(status.reason)}" if status.reason else state
+        yield from [f"{'- ' if status.reason else ''}for {age}"] if age else []
+        yield from [f"- {_waiting(status.room, row.job_id)}"] if status.room else []
+
+
+def _waiting(room: Room, job_id: str) -> str:
+    if room.is_full:
+        return f"waiting: {room}"
+    return f"{room}: s3runner wait {job_id} starts it"
 
 
 def _counts(status: JobStatus) -> Iterator[str]:
