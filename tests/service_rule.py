@@ -23,6 +23,11 @@ def missing_service(service: str, why: str) -> NoReturn:
     pytest.skip(reason)
 
 
+def missing_kernel_part(part: str, why: str) -> NoReturn:
+    """Skip the running test, also where everything is required: no package can bring it."""
+    pytest.skip(f"{MARK}{part} ({why})")
+
+
 def require_program(name: str) -> str:
     """Return a program's path; a test that cannot have it does not run."""
     path = shutil.which(name)

@@ -12,10 +12,14 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from s3runner.errors import OutputConflictError, S3RunnerError, StagingError
+from s3runner.errors import OutputConflictError, S3RunnerError, StagingError, UnsupportedError
 from s3runner.model import Kind, Manifest, Output
+from s3runner.runner.folding import indistinct
 from s3runner.staging.compare import differences
 from s3runner.staging.globs import has_wildcard
+
+STREAMS = ".s3runner"
+"""Below the place of the outputs: stdout, stderr, exit_code and result.json."""
 
 
 @dataclass(frozen=True)
@@ -43,7 +47,7 @@ def check_places(outputs: Iterable[Output], places: Places, *, overwrite: bool) 
     one place.
     """
     literal = [output.path for output in outputs if not has_wildcard(output.path)]
-    conflicts = [*_shared_places(literal, places)]
+    conflicts: list[S3RunnerError] = [*_shared_places(literal, places)]
     for path in (".", *literal):
         place = Path(places(path))
         blocker = _file_above(place)
@@ -54,24 +58,43 @@ def check_places(outputs: Iterable[Output], places: Places, *, overwrite: bool) 
     _raise(conflicts)
 
 
-def refuse_conflicts(trees: Iterable[Manifest], places: Places) -> None:
-    """Refuse results that would replace a directory that differs from them."""
+def to_be_placed(trees: Iterable[Manifest], places: Places, *, overwrite: bool) -> list[Manifest]:
+    """Return the trees without the directories that are here already as they should be.
+
+    Raises StagingError of OutputConflictError (28) for directories that would be replaced by
+    something that differs, unless `overwrite`.
+    """
+    needed: list[Manifest] = []
     conflicts: list[OutputConflictError] = []
     for tree in trees:
-        top = tree.entries[0]
-        place = places(top.path)
-        if top.kind is not Kind.DIR:
-            if is_directory(place):
-                conflicts.append(_conflict(top.path, place, "a directory stands in its place"))
-        elif os.path.lexists(place) and (not is_directory(place) or _holds_something(Path(place))):
-            found = differences(tree, places)
-            if found:
-                conflicts.append(_conflict(top.path, place, f"the directory differs: {found[0]}"))
+        reason = _obstacle(tree, places)
+        if reason is None:
+            continue
+        needed.append(tree)
+        if reason and not overwrite:
+            top = tree.entries[0].path
+            conflicts.append(_conflict(top, places(top), reason))
     _raise(conflicts)
+    return needed
+
+
+def _obstacle(tree: Manifest, places: Places) -> str | None:
+    """Say what would be lost if the tree were placed; None if it is there already."""
+    top = tree.entries[0]
+    place = places(top.path)
+    if top.kind is not Kind.DIR:
+        return "a directory stands in its place" if is_directory(place) else ""
+    if not os.path.lexists(place):
+        return ""
+    found = differences(tree, places)
+    if not found:
+        return None
+    empty = is_directory(place) and not _holds_something(Path(place))
+    return "" if empty else f"the directory differs: {found[0]}"
 
 
 def refuse_shared_places(manifest: Manifest, places: Places) -> None:
-    """Refuse results of which two would land in one place."""
+    """Refuse results of which two would land in one place, or under one name of the disk."""
     _raise(_shared_places((entry.path for entry in manifest.entries), places))
 
 
@@ -81,13 +104,21 @@ def is_directory(place: str) -> bool:
     return path.is_dir() and not path.is_symlink()
 
 
-def _shared_places(paths: Iterable[str], places: Places) -> Iterator[OutputConflictError]:
+def _shared_places(paths: Iterable[str], places: Places) -> Iterator[S3RunnerError]:
     taken: dict[str, str] = {}
     for path in paths:
         place = places(path)
         other = taken.setdefault(place, path)
         if other != path:
             yield _conflict(path, place, f"{other} would land there too")
+    for one, two in indistinct(taken):
+        yield UnsupportedError(
+            f"the disk takes it and {taken[one]} for one name",
+            operation="sync",
+            source=taken[two],
+            target=two,
+            hint="name a directory on a disk with another file system with --into",
+        )
 
 
 def _holds_something(place: Path) -> bool:

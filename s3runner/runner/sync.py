@@ -8,31 +8,48 @@ from __future__ import annotations
 
 import contextlib
 import os
-import secrets
-import shutil
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path, PurePosixPath
 
-from s3runner.errors import SettingsError, SpecError
-from s3runner.model import Entry, Kind, Manifest, Output
+from s3runner.errors import (
+    LocalAccessError,
+    NoSpaceError,
+    S3RunnerError,
+    SettingsError,
+    SpecError,
+    StagingError,
+)
+from s3runner.model import Entry, Kind, Manifest, Output, Pack
 from s3runner.runner.head import Head
-from s3runner.runner.landing import Places, is_directory, refuse_conflicts, refuse_shared_places
+from s3runner.runner.landing import (
+    STREAMS,
+    Places,
+    is_directory,
+    refuse_shared_places,
+    to_be_placed,
+)
 from s3runner.runner.report import SYNC, Listener, SyncedOutput, SyncResult
 from s3runner.runner.segments import Segments, attempts_with_segments, cap_note
-from s3runner.staging.compare import differences
+from s3runner.runner.unfinished import landing, remove
 from s3runner.staging.digest import parts_of
+from s3runner.staging.digest_cache import SyncedFrom
 from s3runner.staging.download import materialise
 from s3runner.staging.layout import LOG_STREAMS, AttemptLayout, JobLayout
 from s3runner.staging.manifest import load_manifest, parse_document
-from s3runner.staging.placing import local_error
-from s3runner.staging.records import Commit, Result, Spec, check_digest
+from s3runner.staging.named import read_named
+from s3runner.staging.parallel import HOPELESS
+from s3runner.staging.placing import check_space, local_error, temporary_beside
+from s3runner.staging.records import Commit, Result, Spec
 from s3runner.staging.tree import Identity
 from s3runner.store.meter import Meter
-from s3runner.store.retrying import RetryingStore, read
+from s3runner.store.retrying import RetryingStore
 
-STREAMS = ".s3runner"
-"""Below the place of the outputs: stdout, stderr, exit_code and result.json."""
+_HINTS = {
+    NoSpaceError: "make room there, or name another directory with --into, and sync again",
+    LocalAccessError: "make it writable, or name another directory with --into, and sync again",
+}
 
 _STREAM_PATHS = {f"{STREAMS}/{name}" for name in ("stdout", "stderr", "exit_code")}
 
@@ -57,23 +74,44 @@ def sync(
     files = sum(entry.kind is Kind.FILE for entry in manifest.entries)
     meter.listener = lambda phase: listener.phase(SYNC, phase, total, files)
     with _disk_errors(places.into):
-        _place(store, manifest, places, meter, overwrite=overwrite)
-        _remember(head, manifest, places)
-        streams = _write_result(result, places)
-        if result is None or result.manifest_digest is None:
-            job = head.layout.job(spec.job_id)
-            streams = _write_segments(store, job, places, listener) or streams
+        refuse_shared_places(manifest, places)
+        tops = list(_trees(manifest))
+        trees = _to_be_placed(tops, places, overwrite=overwrite)
+        beside = [Path(places(tree.entries[0].path)).parent for tree in tops]
+        # without a result there may be nothing to bring, and no directory to make
+        with landing(places.into, spec.job_id, beside) if result else contextlib.nullcontext():
+            _place(store, trees, places, meter, spec.job_id)
+            _remember(head, manifest, places)
+            streams = _write_result(result, places, spec.job_id)
+            if result is None or result.manifest_digest is None:
+                job = head.layout.job(spec.job_id)
+                found = _write_segments(store, job, places, listener, spec.job_id)
+                streams = found or streams
     outputs = tuple(describe_outputs(head, spec.job_id, commit, manifest))
     return SyncResult(outputs, meter.phase, places.into, streams)
 
 
 @contextlib.contextmanager
 def _disk_errors(into: Path) -> Iterator[None]:
+    """Say what the disk refused, and what to do."""
     try:
         yield
     except OSError as error:
-        path = os.fsdecode(error.filename or into)
-        raise local_error(error, path).during("sync") from error
+        path = os.fsdecode(error.filename2 or error.filename or into)
+        raise _with_hint(local_error(error, path).during("sync")) from error
+    except S3RunnerError as error:
+        if isinstance(error, StagingError):
+            for failure in error.failures:
+                _with_hint(failure)
+            error.hint = error.failures[0].hint
+        else:
+            _with_hint(error)
+        raise
+
+
+def _with_hint(error: S3RunnerError) -> S3RunnerError:
+    error.hint = error.hint or _HINTS.get(type(error), "")
+    return error
 
 
 def read_manifest(head: Head, store: RetryingStore, spec: Spec, result: Result | None) -> Manifest:
@@ -82,7 +120,7 @@ def read_manifest(head: Head, store: RetryingStore, spec: Spec, result: Result |
         return Manifest()
     attempt = head.layout.job(spec.job_id).attempt(result.attempt)
     origin = head.config.uri(attempt.manifest)
-    body = check_digest(read(store, attempt.manifest), result.manifest_digest, origin)
+    body = read_named(store, attempt.manifest, result.manifest_digest, origin)
     manifest = load_manifest(parse_document(body, origin), origin)
     for entry in manifest.entries:
         if not _is_expected(entry, spec.outputs, attempt):
@@ -114,21 +152,50 @@ def _covers(declared: str, path: str) -> bool:
     return True
 
 
+def _to_be_placed(tops: Iterable[Manifest], places: Places, *, overwrite: bool) -> list[Manifest]:
+    """Return the trees that are not there yet. Raises for those that cannot have their places."""
+    trees = to_be_placed(tops, places, overwrite=overwrite)
+    # of all together: to find out half-way would leave new results among old ones
+    check_space((places(entry.path), entry.size) for tree in trees for entry in tree.entries)
+    return trees
+
+
 def _place(
-    store: RetryingStore, manifest: Manifest, places: Places, meter: Meter, *, overwrite: bool
+    store: RetryingStore, trees: Iterable[Manifest], places: Places, meter: Meter, mark: str
 ) -> None:
-    refuse_shared_places(manifest, places)
-    trees = list(_trees(manifest))
-    if not overwrite:
-        refuse_conflicts(trees, places)
     loose: list[Entry] = []
+    packs: dict[str, Pack] = {}
+    steps: list[Callable[[], None]] = []
     for tree in trees:
         if tree.entries[0].kind is Kind.DIR:
-            _place_directory(store, tree, places, meter)
+            steps.append(partial(_place_directory, store, tree, places, meter, mark))
         else:
             loose.extend(tree.entries)
-    with _set_aside(places(entry.path) for entry in loose):
-        materialise(store, Manifest(tuple(loose), manifest.packs), places, meter=meter)
+            packs |= {pack.key: pack for pack in tree.packs}
+    files = Manifest(tuple(loose), tuple(packs.values()))
+    _take_all([*steps, partial(_place_files, store, files, places, meter, mark)])
+
+
+def _take_all(steps: Iterable[Callable[[], None]]) -> None:
+    """Take every step that has a chance. Raises StagingError with the failures of all."""
+    failures: list[S3RunnerError] = []
+    for step in steps:
+        try:
+            step()
+        except S3RunnerError as error:  # noqa: PERF203 # a stage collects every failure
+            failures += error.failures if isinstance(error, StagingError) else [error]
+            if isinstance(failures[-1], HOPELESS):
+                break
+    if failures:
+        raise StagingError("sync", failures)
+
+
+def _place_files(
+    store: RetryingStore, files: Manifest, places: Places, meter: Meter, mark: str
+) -> None:
+    """Put files and links in their places, each by rename."""
+    with _set_aside(places(entry.path) for entry in files.entries):
+        materialise(store, files, places, meter=meter, mark=mark)
 
 
 def _trees(manifest: Manifest) -> Iterator[Manifest]:
@@ -144,20 +211,35 @@ def _trees(manifest: Manifest) -> Iterator[Manifest]:
         yield Manifest(tuple(entries), packs)
 
 
-def _place_directory(store: RetryingStore, tree: Manifest, places: Places, meter: Meter) -> None:
+def _place_directory(
+    store: RetryingStore, tree: Manifest, places: Places, meter: Meter, mark: str
+) -> None:
     """Fill a directory beside its place, then put it there by rename."""
     top = tree.entries[0].path
     target = Path(places(top))
-    if os.path.lexists(target) and not differences(tree, places):
-        return
     target.parent.mkdir(parents=True, exist_ok=True)
-    scratch = target.parent / f".s3runner-{secrets.token_hex(8)}"
+    scratch = Path(temporary_beside(str(target), mark))
     try:
-        materialise(store, tree, lambda path: str(scratch) + path[len(top) :], meter=meter)
-        with _set_aside([str(target)], files=True):
-            scratch.rename(target)
+        with _named_by(target, scratch):
+            scratch.mkdir(0o700)
+            materialise(store, tree, lambda path: str(scratch) + path[len(top) :], meter=meter)
+            with _set_aside([str(target)], files=True):
+                scratch.rename(target)
     finally:
-        _remove(scratch)
+        remove(scratch)
+
+
+@contextlib.contextmanager
+def _named_by(target: Path, scratch: Path) -> Iterator[None]:
+    """Let errors name the place of a directory, not the one where it is filled."""
+    try:
+        yield
+    except OSError as error:
+        raise local_error(error, str(target)) from error
+    except StagingError as error:
+        for failure in (error, *error.failures):
+            failure.target = failure.target.replace(str(scratch), str(target), 1)
+        raise
 
 
 @contextlib.contextmanager
@@ -171,7 +253,8 @@ def _set_aside(places: Iterable[str], *, files: bool = False) -> Iterator[None]:
         for place in places:
             if is_directory(place) or (files and os.path.lexists(place)):
                 path = Path(place)
-                aside = path.parent / f".s3runner-{secrets.token_hex(8)}-old"
+                # without a mark: nobody clears up what may be the user's only one
+                aside = Path(f"{temporary_beside(place)}-old")
                 path.rename(aside)
                 moved[path] = aside
         yield
@@ -183,37 +266,29 @@ def _set_aside(places: Iterable[str], *, files: bool = False) -> Iterator[None]:
         raise
     # only now: until the new one is in its place, the old one is the user's only one
     for aside in moved.values():
-        _remove(aside)
-
-
-def _remove(path: Path) -> None:
-    """Remove a tree of ours, or one the user gave up, read-only directories and all."""
-    if is_directory(str(path)):
-        for directory, _, _ in os.walk(path):
-            Path(directory).chmod(0o700)
-        shutil.rmtree(path)
-    else:
-        path.unlink(missing_ok=True)
+        remove(aside)
 
 
 def _remember(head: Head, manifest: Manifest, places: Places) -> None:
     """Note where the files came from: as inputs of another job they need no upload."""
     with head.cache.together():
+        for pack in manifest.packs:
+            head.cache.put_synced_pack(head.config.uri(pack.key), pack.size, parts_of(pack))
         for entry in manifest.entries:
-            own = entry.at is not None and entry.at.offset is None
-            if entry.kind is Kind.FILE and own and entry.at is not None:
+            if entry.kind is Kind.FILE and entry.at is not None:
                 identity = Identity.of(os.lstat(places(entry.path)))
-                head.cache.put_synced(identity, parts_of(entry), head.config.uri(entry.at.key))
+                origin = SyncedFrom(head.config.uri(entry.at.key), entry.at.offset)
+                head.cache.put_synced(identity, parts_of(entry), origin)
 
 
-def _write_result(result: Result | None, places: Places) -> Path | None:
+def _write_result(result: Result | None, places: Places, mark: str) -> Path | None:
     if result is None:
         return None
-    return _write(places, "result.json", [result.dump()])
+    return _write(places, "result.json", [result.dump()], mark)
 
 
 def _write_segments(
-    store: RetryingStore, job: JobLayout, places: Places, listener: Listener
+    store: RetryingStore, job: JobLayout, places: Places, listener: Listener, mark: str
 ) -> Path | None:
     """Write what the newest attempt left of its streams, where no whole ones were committed."""
     attempts = attempts_with_segments(store, job)
@@ -221,17 +296,17 @@ def _write_segments(
         return None
     segments = Segments(store, job.attempt(attempts[-1]))
     for stream in LOG_STREAMS:
-        _write(places, stream, segments.new(stream))
+        _write(places, stream, segments.new(stream), mark)
         if segments.are_capped(stream):
             listener.warning(cap_note(stream))
     return places.into / STREAMS
 
 
-def _write(places: Places, name: str, pieces: Iterable[bytes]) -> Path:
+def _write(places: Places, name: str, pieces: Iterable[bytes], mark: str) -> Path:
     """Write one file beside the outputs; return its directory."""
     directory = places.into / STREAMS
     directory.mkdir(parents=True, exist_ok=True)
-    temporary = directory / f".s3runner-{secrets.token_hex(8)}"
+    temporary = Path(temporary_beside(str(directory / name), mark))
     try:
         with temporary.open("wb") as file:
             file.writelines(pieces)

@@ -8,16 +8,20 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 from s3runner.staging.digest import PartHasher, combine, part_count, part_range, part_size
-from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.pack import Member
 from s3runner.staging.parallel import run_all
 from s3runner.staging.plan import Digests, Grouping, PackSource, Parts
 from s3runner.staging.reading import OpenFile
 from s3runner.staging.tree import LocalFile
+
+if TYPE_CHECKING:  # it brings a database, which the stager does without
+    from s3runner.staging.digest_cache import DigestCache
 
 
 def hash_inputs(grouping: Grouping, cache: DigestCache) -> Digests:
@@ -46,9 +50,9 @@ def _hash_plain(grouping: Grouping, cache: DigestCache) -> dict[str, Parts]:
             known[path] = cached.parts
     began_ns = cache.now_ns()
     tasks: list[Callable[[], str]] = [
-        partial(_hash_part, file, index)
-        for file in unknown.values()
-        for index in range(part_count(file.identity.size))
+        partial(parts.hash, index)
+        for parts in map(_PartsOf, unknown.values())
+        for index in range(part_count(parts.file.identity.size))
     ]
     hashes = iter(run_all("stage-in", tasks))
     with cache.together():
@@ -56,6 +60,26 @@ def _hash_plain(grouping: Grouping, cache: DigestCache) -> dict[str, Parts]:
             parts = tuple(next(hashes) for _ in range(part_count(file.identity.size)))
             known[path] = cache.put(file.identity, parts, began_ns).parts
     return known
+
+
+class _PartsOf:
+    """A file's parts, hashed by several threads; the first one that fails tells for all of them."""
+
+    def __init__(self, file: LocalFile) -> None:
+        self.file = file
+        self._failed = False
+        self._lock = threading.Lock()
+
+    def hash(self, index: int) -> str:
+        """Return one part's hash; nothing once another part has failed."""
+        try:
+            return "" if self._failed else _hash_part(self.file, index)
+        except BaseException:
+            with self._lock:
+                first, self._failed = not self._failed, True
+            if first:
+                raise
+            return ""
 
 
 def hash_file(file: LocalFile) -> Parts:

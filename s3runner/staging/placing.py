@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import errno
 import os
-import secrets
 import stat
 import threading
 from collections.abc import Iterable
@@ -27,8 +26,9 @@ _OURS = 0o700
 _TEMP_PREFIX = ".s3runner-"
 """Temporary names never derive from the file's own: that may have all 255 bytes."""
 
-_FULL = (errno.ENOSPC, errno.EDQUOT)
-_UNNAMEABLE = (errno.EILSEQ, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG)
+_UNNAMEABLE = (
+    errno.EILSEQ, errno.ENAMETOOLONG, errno.EINVAL, errno.EFBIG, errno.ENOSYS, errno.EOPNOTSUPP,
+)  # fmt: skip
 _IN_THE_WAY = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENOTEMPTY)
 _DENIED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
@@ -49,10 +49,17 @@ def local_error(error: OSError, path: str, needed: int = 0) -> S3RunnerError:
     """Return our error for a path that could not be written; `needed` is its size in bytes."""
     number = error.errno or 0
     reason = os.strerror(number) if number else str(error)
-    if number in _FULL:
+    if number == errno.ENOSPC:
         return no_space(path, needed)
+    if number == errno.EDQUOT:
+        # the disk itself may have any number of bytes free
+        return NoSpaceError(f"the disk quota is used up{_more_than(needed)}", target=path)
     if number in _UNNAMEABLE:
-        return UnsupportedError(f"the disk cannot hold this file or name ({reason})", target=path)
+        return UnsupportedError(
+            f"the disk cannot hold this file or name ({reason})",
+            target=path,
+            hint="put it on a disk with another file system",
+        )
     if number in _IN_THE_WAY:
         return OutputConflictError(f"something else is in its place ({reason})", target=path)
     if number in _DENIED:
@@ -62,10 +69,24 @@ def local_error(error: OSError, path: str, needed: int = 0) -> S3RunnerError:
 
 def no_space(path: str, needed: int) -> NoSpaceError:
     """Return the error for a disk that cannot hold `needed` more bytes at `path`."""
-    free = "unknown"
+    reason = f"the disk is full{_more_than(needed)}"
     with suppress(OSError):
-        free = str(_free_bytes(os.statvfs(os.path.dirname(path) or ".")))
-    return NoSpaceError(f"the disk is full: {needed} bytes needed, {free} free", target=path)
+        disk = os.statvfs(_directory_above(path))
+        no_inodes = disk.f_files and not disk.f_ffree
+        reason += ": no inodes free" if no_inodes else f": {_free_bytes(disk)} bytes free"
+    return NoSpaceError(reason, target=path)
+
+
+def _more_than(needed: int) -> str:
+    return f" ({needed} bytes needed)" if needed else ""
+
+
+def _directory_above(path: str) -> str:
+    """Return the nearest directory that is there already."""
+    above = os.path.dirname(path)
+    while above not in ("", "/") and not os.path.isdir(above):
+        above = os.path.dirname(above)
+    return above or "."
 
 
 def _free_bytes(disk: os.statvfs_result) -> int:
@@ -73,43 +94,45 @@ def _free_bytes(disk: os.statvfs_result) -> int:
     return blocks * disk.f_frsize
 
 
-def check_space(files: Iterable[tuple[str, int]]) -> None:
-    """Refuse (path, size) that cannot fit, before the first byte. Directories exist already.
+def check_space(places: Iterable[tuple[str, int]]) -> None:
+    """Refuse (path, size) that cannot fit, before anything is made.
 
     Raises NoSpaceError naming the largest file of the disk that is too small.
     """
     disks: dict[str, int] = {}
     needs: dict[int, list[tuple[int, str]]] = {}
-    for path, size in files:
+    for path, size in places:
         directory = os.path.dirname(path)
         if directory not in disks:
-            disks[directory] = os.stat(directory).st_dev
+            disks[directory] = os.stat(_directory_above(path)).st_dev
         needs.setdefault(disks[directory], []).append((size, path))
     for sizes in needs.values():
         needed = sum(size for size, _ in sizes)
         path = max(sizes)[1]
-        disk = os.statvfs(os.path.dirname(path))
+        disk = os.statvfs(_directory_above(path))
         if needed > _free_bytes(disk):
             raise no_space(path, needed)
         if disk.f_files and len(sizes) > disk.f_ffree:
             raise NoSpaceError(
-                f"the disk is full: {len(sizes)} files needed, {disk.f_ffree} inodes free",
-                target=path,
+                f"the disk is full ({len(sizes)} inodes needed): {disk.f_ffree} free", target=path
             )
 
 
-def make_directory(local: str, mode: int = _OURS) -> None:
+def make_directory(local: str, mode: int = _OURS, *, ours: bool = True) -> None:
     """Make a directory, ours alone until it is finished; a real one that is there serves.
 
-    Raises OSError: a link to a directory is in the way of one.
+    One that is there may be read-only, which is changed if it is `ours`. Raises OSError: a link to
+    a directory is in the way of one.
     """
     try:
         os.mkdir(local, mode)
     except FileExistsError:
         if not stat.S_ISDIR(os.lstat(local).st_mode):
             raise
+        if not ours:
+            return
     found = os.lstat(local)
-    # the umask may take even our own bits, and a directory that is there may be read-only
+    # the umask may take even our own bits
     if found.st_mode & _OURS != _OURS:
         os.chmod(local, stat.S_IMODE(found.st_mode) | _OURS)
 
@@ -120,9 +143,9 @@ def finish_directory(local: str, entry: Entry, mode: int) -> None:
     os.utime(local, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
-def make_link(local: str, entry: Entry) -> None:
+def make_link(local: str, entry: Entry, mark: str = "") -> None:
     """Put a symbolic link in place, replacing a file or link. Raises OSError."""
-    temporary = _temporary(local)
+    temporary = temporary_beside(local, mark)
     os.symlink(entry.target, temporary)
     try:
         os.utime(temporary, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
@@ -132,8 +155,14 @@ def make_link(local: str, entry: Entry) -> None:
         raise
 
 
-def _temporary(local: str) -> str:
-    return os.path.join(os.path.dirname(local), f"{_TEMP_PREFIX}{secrets.token_hex(8)}")
+def temporary_beside(local: str, mark: str = "") -> str:
+    """Return a path in the same directory that nobody has; `beginning_of` a mark tells whose."""
+    return os.path.join(os.path.dirname(local), f"{beginning_of(mark)}{os.urandom(8).hex()}")
+
+
+def beginning_of(mark: str) -> str:
+    """Return what the names of all temporaries of a mark begin with."""
+    return f"{_TEMP_PREFIX}{mark}-" if mark else _TEMP_PREFIX
 
 
 class IncomingFile:
@@ -142,10 +171,11 @@ class IncomingFile:
     Only `keep` gives it its name. Raises S3RunnerErrors for what the disk refuses.
     """
 
-    def __init__(self, local: str, entry: Entry, mode: int) -> None:
+    def __init__(self, local: str, entry: Entry, mode: int, mark: str = "") -> None:
         self.local = local
         self._entry = entry
         self._mode = mode
+        self._mark = mark
         self._lock = threading.Lock()
         self._fd: int | None = None
         self._temporary = ""
@@ -165,7 +195,7 @@ class IncomingFile:
     def _open(self) -> int:
         with self._lock:
             if self._fd is None:
-                temporary = _temporary(self.local)
+                temporary = temporary_beside(self.local, self._mark)
                 flags = os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC
                 self._fd = os.open(temporary, flags, 0o600)
                 self._temporary = temporary
