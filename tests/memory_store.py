@@ -18,11 +18,12 @@ from s3runner.errors import (
     IntegrityError,
     ObjectChangedError,
     ObjectNotFoundError,
+    S3RunnerError,
     StoreAccessError,
     StoreUnavailableError,
     UnsupportedError,
 )
-from s3runner.store.protocol import Chunks, StoredObject
+from s3runner.store.protocol import Chunks, OpenUpload, StoredObject
 
 T = TypeVar("T")
 Call = tuple[str, int]
@@ -197,6 +198,40 @@ class MemoryStore:
     def _answer(self, lost: bool) -> None:  # two words of one lever
         if lost:
             raise StoreUnavailableError("no answer")
+
+
+@dataclass
+class MemoryControl:
+    """What gc asks of a bucket in memory beside its objects (`StoreControl`).
+
+    `uploads` are open ones with their ages, `fail` is raised by `now`, one error a call, what
+    `keep` names cannot be deleted, and `deleted` holds what each call was about.
+    """
+
+    store: MemoryStore
+    uploads: list[tuple[OpenUpload, datetime]] = field(default_factory=list)
+    fail: list[S3RunnerError] = field(default_factory=list)
+    keep: dict[str, S3RunnerError] = field(default_factory=dict)
+    deleted: list[Sequence[str]] = field(default_factory=list)
+
+    def now(self) -> datetime:
+        if self.fail:
+            raise self.fail.pop()
+        return self.store._world.clock()
+
+    def idle_uploads(self, prefix: str, before: datetime) -> Sequence[OpenUpload]:
+        return [up for up, at in self.uploads if up.key.startswith(prefix) and at < before]
+
+    def delete(self, keys: Sequence[str]) -> dict[str, S3RunnerError]:
+        """Delete one by one, so that the store's levers work between any two."""
+        self.deleted.append(keys)
+        for key in keys:
+            if key not in self.keep:
+                self.store.delete(key)
+        return {key: self.keep[key] for key in keys if key in self.keep}
+
+    def abort(self, uploads: Sequence[OpenUpload]) -> None:
+        self.uploads = [(up, at) for up, at in self.uploads if up not in uploads]
 
 
 def _broken(body: bytes) -> Chunks:

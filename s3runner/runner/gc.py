@@ -6,13 +6,19 @@ of its listings is the rule: jobs are listed again after everything that may go.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
 
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, SpecError
+from s3runner.errors import (
+    IntegrityError,
+    ObjectNotFoundError,
+    S3RunnerError,
+    SpecError,
+    StagingError,
+)
 from s3runner.model import Manifest, StoreConfig
 from s3runner.staging.expiry import (
     Lifetimes,
@@ -27,13 +33,17 @@ from s3runner.staging.expiry import (
 )
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
+from s3runner.staging.named import read_named
 from s3runner.staging.parallel import run_all
-from s3runner.staging.records import Commit, ExternalManifest, Spec, check_digest
+from s3runner.staging.records import Commit, ExternalManifest, Spec
 from s3runner.store.protocol import OpenUpload, StoreControl, StoredObject
 from s3runner.store.retrying import Retry, RetryingStore, read
 
 _BATCH = 10_000
-"""Requests that wait for a thread at once: a job may have had a million outputs."""
+"""Objects that are asked for together: there may be a million."""
+
+_TOGETHER = 1000
+"""Objects of small jobs that go together."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,7 +148,7 @@ class Collector:
         """Return the keys that a job's inputs lie at, as far as they are about to go."""
         try:
             named = keys_named(self._inputs_of(job), self.config.bucket)
-        except SpecError as error:
+        except (IntegrityError, SpecError) as error:
             where = self.config.uri(f"{self._layout.job(job.job_id).root}/")
             error.hint = (
                 f"{error.hint}; " if error.hint else ""
@@ -156,35 +166,37 @@ class Collector:
             return spec.inputs
         origin = self.config.uri(spec.inputs.key)
         try:
-            body = read(self.store, spec.inputs.key)
+            body = read_named(self.store, spec.inputs.key, spec.inputs.digest, origin)
         except ObjectNotFoundError as error:
             raise SpecError("the job's input manifest is missing", source=origin) from error
-        check_digest(body, spec.inputs.digest, origin)
         return load_manifest(parse_document(body, origin), origin)
 
     def _remove(self, found: Garbage) -> Garbage:
-        jobs = tuple(job for job in found.jobs if self._remove_job(job))
-        gone = self._delete((*found.blobs, *found.probes))
+        """Remove it; what the store does not let go hinders nothing else and is told at the end."""
+        removal = _Removal(self.control, self.retry, self._layout)
+        for job in found.jobs:
+            keys = self._layout.job(job.job_id)
+            objects = [item.key for item in self.store.list(f"{keys.root}/")]
+            # somebody may have asked to keep it meanwhile
+            if keys.keep not in objects:
+                removal.add(job, objects)
+        removal.carry_out()
+        gone = self._delete_unrenewed((*found.blobs, *found.probes))
         self.retry.call(lambda: self.control.abort(found.uploads))
+        if removal.failures:
+            raise StagingError("gc", removal.failures)
         return Garbage(
-            jobs=jobs,
+            jobs=tuple(removal.gone),
             blobs=tuple(item for item in found.blobs if item.key in gone),
             uploads=found.uploads,
             probes=tuple(item for item in found.probes if item.key in gone),
         )
 
-    def _remove_job(self, job: StoredJob) -> bool:
-        """Remove all of a job, its commit last; False if somebody has asked to keep it."""
-        keys = self._layout.job(job.job_id)
-        found = {item.key: item for item in self.store.list(f"{keys.root}/")}
-        if keys.keep in found:
-            return False
-        for step in removal_steps(keys, found):
-            self._delete([found[key] for key in step])
-        return True
+    def _delete_unrenewed(self, found: Sequence[StoredObject]) -> set[str]:
+        """Delete what has not been put again since it was found; return the keys that are gone.
 
-    def _delete(self, found: Sequence[StoredObject]) -> set[str]:
-        """Delete what has not been renewed; return the keys that are gone."""
+        One by one, so that between the look at an object and its end lies one request.
+        """
         gone: set[str] = set()
         for start in range(0, len(found), _BATCH):
             batch = found[start : start + _BATCH]
@@ -192,3 +204,51 @@ class Collector:
             done = run_all("gc", tasks)
             gone |= {item.key for item, is_gone in zip(batch, done, strict=True) if is_gone}
         return gone
+
+
+class _Removal:
+    """Jobs on their way out, many in one request: nothing below them is put again."""
+
+    def __init__(self, control: StoreControl, retry: Retry, layout: StoreLayout) -> None:
+        self.gone: list[StoredJob] = []
+        self.failures: list[S3RunnerError] = []
+        self._control = control
+        self._retry = retry
+        self._layout = layout
+        self._waiting: list[tuple[StoredJob, list[list[str]]]] = []
+        self._keys = 0
+
+    def add(self, job: StoredJob, objects: Collection[str]) -> None:
+        """Remove a job with these objects, at once or with the next ones."""
+        self._waiting.append((job, removal_steps(self._layout.job(job.job_id), objects)))
+        self._keys += len(objects)
+        if self._keys >= _TOGETHER:
+            self.carry_out()
+
+    def carry_out(self) -> None:
+        """Remove what waits: a step of all jobs is over before the next one of any begins."""
+        for step in range(max((len(steps) for _, steps in self._waiting), default=0)):
+            keys = [key for _, steps in self._waiting for key in steps[step]]
+            failed = self._delete(keys)
+            # what is left of such a job has ended and is expired: the next gc goes on
+            self._waiting = [item for item in self._waiting if item[0].job_id not in failed]
+        self.gone += [job for job, _ in self._waiting]
+        self._waiting, self._keys = [], 0
+
+    def _delete(self, keys: Sequence[str]) -> set[str | None]:
+        """Delete; return the jobs of which something would not go."""
+        left: dict[str, S3RunnerError] = {}
+        for start in range(0, len(keys), _BATCH):
+            left |= self._delete_batch(keys[start : start + _BATCH])
+        self.failures += left.values()
+        return {job_of(key, self._layout) for key in left}
+
+    def _delete_batch(self, keys: Sequence[str]) -> Mapping[str, S3RunnerError]:
+        def attempt() -> Mapping[str, S3RunnerError]:
+            left = self._control.delete(keys)
+            for error in left.values():
+                if error.temporary:
+                    raise error
+            return left
+
+        return self._retry.call(attempt)

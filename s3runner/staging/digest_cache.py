@@ -27,23 +27,34 @@ LOCAL_KINDS = frozenset(
 )
 """File systems whose times and inode numbers can be believed; network and FUSE ones cannot."""
 
-_VERSION = 1
+_VERSION = 2
 _LOCK_TIMEOUT_S = 5.0
 _SCHEMA = """
 create table if not exists files (
     dev integer, ino integer, size integer, mtime_ns integer, ctime_ns integer,
-    parts text not null, uri text, racy integer not null, primary key (dev, ino)
+    parts text not null, uri text, "offset" integer, racy integer not null, primary key (dev, ino)
 ) without rowid;
 create table if not exists packs (recipe text primary key, parts text not null) without rowid;
+create table if not exists synced_packs (
+    uri text primary key, size integer not null, parts text not null
+) without rowid;
 """
 
 
 @dataclass(frozen=True, slots=True)
+class SyncedFrom:
+    """Where a synced output came from: an object's URI and, for a member of a pack, the offset."""
+
+    uri: str
+    offset: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Cached:
-    """What is known of a file: the hex SHA-256 of its parts; for a synced output, its URI too."""
+    """What is known of a file: the hex SHA-256 of its parts, and a synced output's origin."""
 
     parts: tuple[str, ...]
-    uri: str | None = None
+    origin: SyncedFrom | None = None
 
 
 class DigestCache:
@@ -91,10 +102,19 @@ class DigestCache:
         return database
 
     def _migrate(self, database: sqlite3.Connection) -> None:
-        found = database.execute("pragma user_version").fetchone()[0]
-        if found not in (0, _VERSION):
+        """Make the tables; what an older version remembered is dropped, a newer one's is kept."""
+        if _version_of(database) == _VERSION:
+            return
+        # a lock first: another process may be at it, and the looser finds it done
+        database.execute("begin immediate")
+        found = _version_of(database)
+        if found > _VERSION:
             raise sqlite3.DatabaseError(f"it is of version {found}, not {_VERSION}")
-        database.executescript(f"{_SCHEMA} pragma user_version = {_VERSION};")
+        dropped = "drop table if exists files; drop table if exists packs;"
+        for statement in f"{dropped if found < _VERSION else ''}{_SCHEMA}".split(";"):
+            database.execute(statement)
+        database.execute(f"pragma user_version = {_VERSION}")
+        database.execute("commit")
 
     def _warn(self, error: Exception) -> None:
         self.warnings.append(
@@ -142,13 +162,13 @@ class DigestCache:
         cached, racy = self._row(identity)
         return None if racy else cached
 
-    def uri_of(self, identity: Identity) -> str | None:
+    def origin_of(self, identity: Identity) -> SyncedFrom | None:
         """Return where a synced output came from, if this file is still it by all that `stat` says.
 
         Its bytes are to be hashed once before that is believed: see `put_synced`.
         """
         cached, _ = self._row(identity)
-        return cached.uri if cached is not None else None
+        return cached.origin if cached is not None else None
 
     def has_synced(self) -> bool:
         """Tell whether any synced output is remembered."""
@@ -156,38 +176,52 @@ class DigestCache:
 
     def _row(self, identity: Identity) -> tuple[Cached | None, bool]:
         row = self._query(
-            "select parts, uri, racy from files"
+            'select parts, uri, "offset", racy from files'
             " where dev = ? and ino = ? and size = ? and mtime_ns = ? and ctime_ns = ?",
             _key(identity),
         )
         if row is None:
             return None, False
-        parts, uri, racy = row
-        return Cached(tuple(str(parts).split()), None if uri is None else str(uri)), bool(racy)
+        parts, uri, offset, racy = row
+        origin = None if uri is None else SyncedFrom(str(uri), _whole_number(offset))
+        return Cached(tuple(str(parts).split()), origin), bool(racy)
 
     def put(self, identity: Identity, parts: Sequence[str], hashing_began_ns: int) -> Cached:
-        """Remember what hashing found; return it with the URI, where one is known.
+        """Remember what hashing found; return it with the origin, where one is known.
 
         Nothing is stored for a file whose mtime or ctime was not over 2 s old when hashing began,
-        nor for one on a network or FUSE mount. A synced output's URI stays if the digest agrees.
+        nor for one on a network or FUSE mount. A synced output's origin stays if the digest agrees.
         """
         known, racy = self._row(identity)
         agrees = known is not None and known.parts == tuple(parts)
-        uri = known.uri if known and agrees else None
+        origin = known.origin if known and agrees else None
         newest = max(identity.mtime_ns, identity.ctime_ns)
         if hashing_began_ns - newest > SETTLED_NS and self._mounts.are_local(identity.dev):
-            self._store(identity, parts, uri, racy=False)
+            self._store(identity, parts, origin, racy=False)
         elif not (racy and agrees):
             self.forget(identity)
-        return Cached(tuple(parts), uri)
+        return Cached(tuple(parts), origin)
 
-    def put_synced(self, identity: Identity, parts: Sequence[str], uri: str) -> None:
-        """Remember an output that has just been synced and the URI it came from.
+    def put_synced(self, identity: Identity, parts: Sequence[str], origin: SyncedFrom) -> None:
+        """Remember an output that has just been synced and where it came from.
 
-        It is too young to be believed, so it is hashed at its first use; `put` then keeps the URI.
+        It is too young to be believed, so it is hashed at its first use; `put` then keeps the
+        origin. A pack that it came from is remembered apart, by `put_synced_pack`.
         """
         if self._mounts.are_local(identity.dev):
-            self._store(identity, parts, uri, racy=True)
+            self._store(identity, parts, origin, racy=True)
+
+    def put_synced_pack(self, uri: str, size: int, parts: Sequence[str]) -> None:
+        """Remember the size and parts of a pack that synced outputs came from."""
+        self._query(
+            "insert or replace into synced_packs values (?, ?, ?)", (uri, size, _text(parts))
+        )
+
+    def get_synced_pack(self, uri: str) -> tuple[int, tuple[str, ...]] | None:
+        """Return the size and parts of a pack that synced outputs came from."""
+        row = self._query("select size, parts from synced_packs where uri = ?", (uri,))
+        size = _whole_number(row[0]) if row else None
+        return None if row is None or size is None else (size, tuple(str(row[1]).split()))
 
     def forget(self, identity: Identity) -> None:
         """Believe nothing of this file any more: its content was not what was remembered."""
@@ -202,15 +236,28 @@ class DigestCache:
 
     def put_pack(self, recipe: str, parts: Sequence[str]) -> None:
         """Remember the parts of a pack; true for ever, as they follow from the recipe."""
-        self._query("insert or replace into packs values (?, ?)", (recipe, " ".join(parts)))
+        self._query("insert or replace into packs values (?, ?)", (recipe, _text(parts)))
 
     def _store(
-        self, identity: Identity, parts: Sequence[str], uri: str | None, *, racy: bool
+        self, identity: Identity, parts: Sequence[str], origin: SyncedFrom | None, *, racy: bool
     ) -> None:
+        uri, offset = (origin.uri, origin.offset) if origin else (None, None)
         self._query(
-            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?, ?)",
-            (*_key(identity), " ".join(parts), uri, int(racy)),
+            "insert or replace into files values (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+            (*_key(identity), _text(parts), uri, offset, int(racy)),
         )
+
+
+def _version_of(database: sqlite3.Connection) -> int:
+    return int(database.execute("pragma user_version").fetchone()[0])
+
+
+def _text(parts: Sequence[str]) -> str:
+    return " ".join(parts)
+
+
+def _whole_number(value: object) -> int | None:
+    return value if isinstance(value, int) else None
 
 
 def _key(identity: Identity) -> tuple[int, ...]:

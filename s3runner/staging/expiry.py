@@ -53,6 +53,14 @@ def is_older(then: datetime, now: datetime, seconds: float) -> bool:
     return now - then > timedelta(seconds=seconds)
 
 
+def is_near_its_end(then: datetime, now: datetime, ttl_s: float) -> bool:
+    """Tell whether stage-in relies on it no more: a third of its time is over.
+
+    The other two thirds are how long one stage-in may take until its spec protects what it names.
+    """
+    return is_older(then, now, ttl_s / 3)
+
+
 def old_blobs(
     found: Iterable[StoredObject], layout: StoreLayout, now: datetime, ttl_s: float
 ) -> list[StoredObject]:
@@ -122,7 +130,7 @@ def expired_jobs(jobs: Mapping[str, StoredJob], now: datetime, ttl_s: float) -> 
 def keys_named(manifest: Manifest, bucket: str) -> set[str]:
     """Return the keys of our own bucket that a job's inputs lie at."""
     places = [entry.at for entry in manifest.entries if entry.at is not None]
-    keys = {at.key for at in places if at.bucket in (None, bucket)}
+    keys = {at.key for at in places if at.bucket in (None, bucket) and at.url is None}
     return keys | {pack.key for pack in manifest.packs}
 
 
@@ -144,4 +152,4 @@ def removal_steps(keys: JobLayout, found: Iterable[str]) -> list[list[str]]:
             steps[1].append(key)
         else:
             steps[3 if key == keys.commit else 2].append(key)
-    return [step for step in steps if step]
+    return steps

@@ -9,11 +9,12 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from s3runner.errors import SettingsError
 from s3runner.model import Entry, Kind, Manifest, Pack, StoredAt
 from s3runner.staging.digest import combine, listed
+from s3runner.staging.expiry import is_near_its_end
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import conflict
 from s3runner.staging.pack import SMALL, PackPlan, plan_packs
@@ -185,6 +186,14 @@ def make_manifest(entries: Iterable[Entry], packs: Iterable[Pack]) -> Manifest:
     return Manifest(ordered, tuple(sorted(packs, key=lambda pack: pack.key)))
 
 
+def merged(*manifests: Manifest) -> Manifest:
+    """Return one manifest of several. Raises SettingsError where entries clash."""
+    packs = {pack.key: pack for manifest in manifests for pack in manifest.packs}
+    return make_manifest(
+        (entry for manifest in manifests for entry in manifest.entries), packs.values()
+    )
+
+
 def _upload(layout: StoreLayout, size: int, parts: Parts, source: LocalFile | PackSource) -> Upload:
     digest = combine(parts)
     return Upload(layout.blob(digest), size, digest, parts, source)
@@ -211,8 +220,8 @@ def decide_upload(
     """
     if stored is None:
         return True, "not in the store"
-    age = now - stored.modified
-    if age > timedelta(seconds=blob_ttl_s / 3):
+    if is_near_its_end(stored.modified, now, blob_ttl_s):
+        age = now - stored.modified
         return True, f"in the store for {age.days} days: renewed before gc may take it"
     if stored.size != size:
         return True, f"damaged in the store ({stored.size} bytes, not {size})"

@@ -6,9 +6,12 @@ where they need it. No data goes through here.
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hashlib
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timezone
 from email.utils import parsedate_to_datetime
 from typing import Any
@@ -41,6 +44,8 @@ from s3runner.store.s3_errors import explain_answer, store_error
 
 _DEFAULT_REGION = "us-east-1"
 _PAGE = 1000
+_REQUESTS = 8
+"""Pages that are deleted at once."""
 _NO_KEYS_HINT = (
     "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, write ~/.aws/credentials, "
     "or name a profile in store.profile"
@@ -151,6 +156,33 @@ class BucketControl:
                     idle.append(OpenUpload(upload["Key"], upload["UploadId"], size))
         return idle
 
+    def delete(self, keys: Sequence[str]) -> dict[str, S3RunnerError]:
+        """Delete objects, 1000 a request; return by its key why one is left there."""
+        pages = [keys[start : start + _PAGE] for start in range(0, len(keys), _PAGE)]
+        with self._calling("DeleteObjects") as client, ThreadPoolExecutor(_REQUESTS) as threads:
+            client.meta.events.register("before-call.s3.DeleteObjects", _add_md5)
+            answers = threads.map(
+                lambda page: client.delete_objects(
+                    Bucket=self._config.bucket,
+                    Delete={"Objects": [{"Key": key} for key in page], "Quiet": True},
+                ),
+                pages,
+            )
+            left = [item for answer in answers for item in answer.get("Errors", ())]
+        # an answer of 200 may say of each key that it is still there
+        region = self._config.region or _DEFAULT_REGION
+        return {
+            item["Key"]: explain_answer(
+                0,
+                item.get("Code", ""),
+                request="DeleteObjects",
+                uri=self._config.uri(item["Key"]),
+                region=region,
+            )
+            for item in left
+            if item.get("Code") != "NoSuchKey"
+        }
+
     def abort(self, uploads: Sequence[OpenUpload]) -> None:
         """Abort uploads and free what has arrived; one that is over is no error."""
         if not uploads:
@@ -178,6 +210,12 @@ class BucketControl:
     def _calling(self, request: str) -> Iterator[Any]:
         with _client(self._config, self._credentials) as client, _translated(self._config, request):
             yield client
+
+
+def _add_md5(params: dict[str, Any], **_: object) -> None:
+    """Add the one checksum of a request's body that every store takes for DeleteObjects."""
+    digest = hashlib.md5(params["body"], usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()
 
 
 @contextlib.contextmanager

@@ -6,10 +6,12 @@ An adapter tries once and reports; it never retries by itself.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol, TypeVar
+
+from s3runner.errors import S3RunnerError
 
 T = TypeVar("T")
 
@@ -44,6 +46,12 @@ class StoreControl(Protocol):
 
     def idle_uploads(self, prefix: str, before: datetime) -> Sequence[OpenUpload]:
         """Return the uploads below `prefix` that nobody has begun or added to since `before`."""
+
+    def delete(self, keys: Sequence[str]) -> Mapping[str, S3RunnerError]:
+        """Delete objects, many a request; return by its key why one is left there.
+
+        One that is not there is no error.
+        """
 
     def abort(self, uploads: Sequence[OpenUpload]) -> None:
         """Abort uploads and free what has arrived; one that is over is no error."""

@@ -2,16 +2,25 @@
 
 from __future__ import annotations
 
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import S3Access
+from memory_store import MemoryControl, MemoryStore
 
 from s3runner.errors import SettingsError, StoreAccessError, StoreUnavailableError
 from s3runner.model import Credentials, StoreConfig
 from s3runner.store import control
-from s3runner.store.control import check_bucket, create_bucket, resolve_credentials
+from s3runner.store.control import (
+    BucketControl,
+    check_bucket,
+    create_bucket,
+    resolve_credentials,
+)
+from s3runner.store.protocol import ObjectStore, StoreControl
 
 
 @pytest.fixture
@@ -75,6 +84,70 @@ def test_without_an_endpoint_requests_go_to_aws(monkeypatch: pytest.MonkeyPatch)
     config = StoreConfig("bucket", region="eu-west-1")
     with control._client(config, Credentials("key", "secret")) as client:
         assert client.meta.endpoint_url == "https://s3.eu-west-1.amazonaws.com"
+
+
+Bucket = tuple[ObjectStore, StoreControl]
+
+
+@pytest.fixture(params=["memory", "moto", "rgw-http", "rgw-tls"])
+def bucket(request: pytest.FixtureRequest) -> Bucket:
+    """The data and the control plane of one bucket."""
+    if request.param == "memory":
+        store = MemoryStore()
+        return store, MemoryControl(store)
+    names = {"moto": "moto_access", "rgw-http": "rgw_access", "rgw-tls": "rgw_tls_access"}
+    access: S3Access = request.getfixturevalue(names[request.param])
+    return access.open(), BucketControl(access.config, access.credentials)
+
+
+def test_more_objects_than_fit_into_a_request_are_deleted(bucket: Bucket) -> None:
+    store, deleting = bucket
+    names = ["&<>\"' é+", "a%20b/%2F%0A%25", "back\\slash", "#?=@:,[]{}^~!*", "日本語"]
+    keys = [*(f"in/{name}" for name in names), *(f"in/{number:04}" for number in range(1100))]
+    with ThreadPoolExecutor(8) as threads:
+        list(threads.map(lambda key: store.put_if_absent(key, b""), [*keys, "in2/other"]))
+
+    assert deleting.delete([*keys, "in/never/was"]) == {}
+
+    assert list(store.list("in/")) == []
+    assert [item.key for item in store.list("in2/")] == ["in2/other"]
+    assert deleting.delete(keys) == {}
+    assert deleting.delete([]) == {}
+
+
+@pytest.mark.parametrize("server", ["moto_access", "rgw_access"])
+def test_an_object_that_cannot_be_deleted_is_named_and_the_others_go(
+    request: pytest.FixtureRequest, server: str
+) -> None:
+    access: S3Access = request.getfixturevalue(server)
+    store, name = access.open(), access.config.bucket
+    for number in range(5):
+        store.put_if_absent(f"in/{number}", b"")
+    deny = {
+        "Effect": "Deny",
+        "Principal": "*",
+        "Action": "s3:DeleteObject",
+        "Resource": f"arn:aws:s3:::{name}/in/3",
+    }
+    with control._client(access.config, access.credentials) as client:
+        policy = json.dumps({"Version": "2012-10-17", "Statement": [deny]})
+        client.put_bucket_policy(Bucket=name, Policy=policy)
+
+    left = BucketControl(access.config, access.credentials).delete(
+        [f"in/{number}" for number in range(5)]
+    )
+
+    (error,) = left.values()
+    assert list(left) == ["in/3"]
+    assert str(error) == f"s3://{name}/in/3: access denied (DeleteObjects)"
+    assert (error.code, error.temporary) == (23, False)
+    assert [item.key for item in store.list("in/")] == ["in/3"]
+
+
+def test_deleting_in_a_bucket_that_is_not_there_is_an_error(s3_access: S3Access) -> None:
+    config = replace(s3_access.config, bucket=f"{s3_access.config.bucket}-other")
+    with pytest.raises(StoreAccessError, match=r"no such bucket \(DeleteObjects\)"):
+        BucketControl(config, s3_access.credentials).delete(["k"])
 
 
 def test_a_process_that_prints_keys_is_run(aws_dir: Path) -> None:

@@ -130,7 +130,7 @@ def test_a_foreign_object_is_hashed_as_it_arrives(
     etag = store.head("elsewhere/object").etag
     at = StoredAt("elsewhere/object", bucket=store.bucket, etag=etag)
     entry = Entry("in/x", Kind.FILE, 0o644, 0, len(content), at=at)
-    manifest = stage_in(store, LAYOUT, [], NO_CACHE, meter=Meter(), foreign=[entry])
+    manifest = stage_in(store, LAYOUT, [], NO_CACHE, meter=Meter(), foreign=Manifest((entry,)))
     read = materialise(store, _through_json(manifest), _place(tmp_path), meter=Meter())
     assert (tmp_path / "in/x").read_bytes() == content
     parts = [content[start : start + PART] for start in range(0, len(content), PART)]

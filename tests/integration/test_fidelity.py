@@ -57,6 +57,44 @@ def test_an_output_tree_is_an_identical_input_of_the_next_job(moto_desk: Desk) -
     assert snapshot(moto_desk.directory / "two" / "out") == before
 
 
+def test_a_synced_tree_is_an_identical_input_that_nobody_uploads(desk: Desk) -> None:
+    before = snapshot(plant(desk.directory / "tree"))
+    first = desk.run_job(name="one", inputs={"in": "./tree"}, **COPY)
+    assert first.code == 0, first.stderr
+    assert desk.keys("/packs/0.tar"), "most of it is small"
+    blobs = desk.keys("blobs/")
+    inputs = {"in": "./one/out", "alone": "./one/out/binary"}
+
+    planned = desk.run("plan", desk.write_job(name="two", inputs=inputs, **COPY), "--json").json
+    second = desk.run_job(name="two", inputs=inputs, **COPY)
+
+    assert planned["uploads"] == []
+    assert {item["reason"] for item in planned["present"]} == {"it was synced from there"}
+    assert second.code == 0, second.stderr
+    assert second.json["phases"]["stage_in"]["bytes"] == 0
+    assert snapshot(desk.directory / "two" / "out") == before
+    assert desk.keys("blobs/") == blobs
+
+
+def test_one_small_file_of_a_synced_tree_costs_the_pod_no_more_than_itself(desk: Desk) -> None:
+    make = "mkdir out; for n in 1 2 3 4 5; do head -c 900000 /dev/urandom > out/$n; done"
+    first = desk.run_job(name="one", command=make, outputs=["out"])
+    assert first.code == 0, first.stderr
+    (pack,) = desk.keys("/packs/")
+    inputs = {"in": "./one/out/3"}
+
+    second = desk.run_job(name="two", command="cp in o", inputs=inputs, outputs=["o"])
+
+    assert second.code == 0, second.stderr
+    phases = second.json["phases"]
+    assert (phases["stage_in"]["bytes"], phases["fetch"]["bytes"]) == (0, 900_000)
+    assert (desk.directory / "two/o").read_bytes() == (desk.directory / "one/out/3").read_bytes()
+    desk.store.delete(pack)
+    third = desk.run_job(name="three", command="cp in o", inputs=inputs, outputs=["o"])
+    assert third.code == 0, third.stderr
+    assert third.json["phases"]["stage_in"]["bytes"] == 900_000
+
+
 def test_syncing_again_over_an_identical_tree_is_fine(moto_desk: Desk) -> None:
     plant(moto_desk.directory / "tree")
     moto_desk.run_job("--into", "here", name="one", inputs={"in": "./tree"}, **COPY)

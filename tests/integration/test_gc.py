@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
@@ -14,7 +14,7 @@ import pytest
 from command import Desk
 from conftest import S3Access
 
-from s3runner.errors import StagingError
+from s3runner.errors import S3RunnerError, StagingError
 from s3runner.runner.gc import Collector
 from s3runner.staging.expiry import DAY_S, Lifetimes
 from s3runner.staging.layout import StoreLayout
@@ -38,6 +38,9 @@ class Later:
 
     def idle_uploads(self, prefix: str, before: datetime) -> Sequence[OpenUpload]:
         return self.control.idle_uploads(prefix, before)
+
+    def delete(self, keys: Sequence[str]) -> Mapping[str, S3RunnerError]:
+        return self.control.delete(keys)
 
     def abort(self, uploads: Sequence[OpenUpload]) -> None:
         self.control.abort(uploads)

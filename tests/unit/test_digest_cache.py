@@ -11,13 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from s3runner.staging.digest_cache import SETTLED_NS, DigestCache
+from s3runner.staging.digest_cache import SETTLED_NS, DigestCache, SyncedFrom
 from s3runner.staging.tree import Identity
 
 NOW = 10**18
 OLD = NOW - SETTLED_NS - 1
 FILE = Identity(dev=os.makedev(8, 1), ino=7, size=3, mtime_ns=OLD, ctime_ns=OLD)
 PARTS = ("aa", "bb")
+ORIGIN = SyncedFrom("s3://b/k")
 MOUNTS = """\
 21 1 8:1 / / rw,relatime shared:1 - ext4 /dev/sda1 rw
 22 21 0:50 / /mnt/nfs rw - nfs4 server:/export rw
@@ -88,33 +89,33 @@ def test_only_local_file_systems_are_believed(
 ) -> None:
     file = replace(FILE, dev=os.makedev(0, minor))
     cache.put(file, PARTS, NOW)
-    cache.put_synced(replace(file, ino=8), PARTS, "s3://b/k")
+    cache.put_synced(replace(file, ino=8), PARTS, ORIGIN)
     assert (cache.get(file) is not None) is believed
 
 
-def test_a_synced_output_is_hashed_at_first_use_and_keeps_its_uri(cache: DigestCache) -> None:
-    cache.put_synced(FILE, PARTS, "s3://b/k")
+def test_a_synced_output_is_hashed_at_first_use_and_keeps_its_origin(cache: DigestCache) -> None:
+    cache.put_synced(FILE, PARTS, ORIGIN)
     assert cache.get(FILE) is None
-    assert cache.put(FILE, PARTS, NOW).uri == "s3://b/k"
+    assert cache.put(FILE, PARTS, NOW).origin == ORIGIN
     found = cache.get(FILE)
     assert found is not None
-    assert found.uri == "s3://b/k"
+    assert found.origin == ORIGIN
 
 
-def test_a_synced_output_that_changed_loses_its_uri(cache: DigestCache) -> None:
-    cache.put_synced(FILE, PARTS, "s3://b/k")
-    assert cache.put(FILE, ("cc",), NOW).uri is None
+def test_a_synced_output_that_changed_loses_its_origin(cache: DigestCache) -> None:
+    cache.put_synced(FILE, PARTS, ORIGIN)
+    assert cache.put(FILE, ("cc",), NOW).origin is None
     found = cache.get(FILE)
     assert found is not None
-    assert (found.parts, found.uri) == (("cc",), None)
+    assert (found.parts, found.origin) == (("cc",), None)
 
 
 def test_a_synced_output_that_is_still_young_stays_racy(cache: DigestCache) -> None:
     young = replace(FILE, ctime_ns=NOW)
-    cache.put_synced(young, PARTS, "s3://b/k")
-    assert cache.put(young, PARTS, NOW).uri == "s3://b/k"
+    cache.put_synced(young, PARTS, ORIGIN)
+    assert cache.put(young, PARTS, NOW).origin == ORIGIN
     assert cache.get(young) is None
-    assert cache.put(young, PARTS, NOW + 2 * SETTLED_NS).uri == "s3://b/k"
+    assert cache.put(young, PARTS, NOW + 2 * SETTLED_NS).origin == ORIGIN
     assert cache.get(young) is not None
 
 
@@ -157,13 +158,55 @@ def test_a_damaged_cache_is_a_warning(tmp_path: Path, content: bytes) -> None:
     assert str(path) in cache.warnings[0]
 
 
-def test_a_cache_of_another_version_is_a_warning(tmp_path: Path) -> None:
+def test_a_synced_pack_is_remembered_beside_its_members(
+    open_cache: Callable[[], DigestCache],
+) -> None:
+    member = SyncedFrom("s3://b/pack", 512)
+    open_cache().put_synced(FILE, PARTS, member)
+    open_cache().put_synced_pack("s3://b/pack", 2048, PARTS)
+    assert open_cache().origin_of(FILE) == member
+    assert open_cache().get_synced_pack("s3://b/pack") == (2048, PARTS)
+    assert open_cache().get_synced_pack("s3://b/another") is None
+
+
+FIRST_VERSION = """
+create table files (
+    dev integer, ino integer, size integer, mtime_ns integer, ctime_ns integer,
+    parts text not null, uri text, racy integer not null, primary key (dev, ino)
+) without rowid;
+create table packs (recipe text primary key, parts text not null) without rowid;
+insert into packs values ('recipe', 'aa');
+pragma user_version = 1;
+"""
+
+
+def test_what_an_older_version_remembered_is_dropped_once(
+    tmp_path: Path, open_cache: Callable[[], DigestCache]
+) -> None:
+    path = tmp_path / "new" / "c.db"
+    path.parent.mkdir()
+    with sqlite3.connect(path) as database:
+        database.executescript(FIRST_VERSION)
+    database.close()
+    first, second = open_cache(), open_cache()
+    assert first.get_pack("recipe") is None
+    first.put_synced(FILE, PARTS, SyncedFrom("s3://b/k", 7))
+    assert second.origin_of(FILE) == SyncedFrom("s3://b/k", 7)
+    assert open_cache().origin_of(FILE) == SyncedFrom("s3://b/k", 7)
+    assert (first.warnings, second.warnings) == ([], [])
+
+
+def test_a_cache_of_a_newer_version_is_a_warning_and_left_as_it_is(tmp_path: Path) -> None:
     with sqlite3.connect(tmp_path / "c.db") as database:
-        database.execute("pragma user_version = 99")
+        database.executescript("create table files (x); pragma user_version = 99;")
     database.close()
     cache = DigestCache(tmp_path / "c.db", lambda: NOW)
     assert cache.get(FILE) is None
     assert "version 99" in cache.warnings[0]
+    with sqlite3.connect(tmp_path / "c.db") as database:
+        assert database.execute("select * from files").fetchall() == []
+        assert database.execute("pragma user_version").fetchone() == (99,)
+    database.close()
 
 
 def test_a_place_that_cannot_be_written_is_a_warning(tmp_path: Path) -> None:

@@ -4,28 +4,41 @@ from __future__ import annotations
 
 import secrets
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from datetime import datetime, timedelta, timezone
 from functools import partial
 from pathlib import Path
 
 import pytest
 from attempts import patient
-from memory_store import MemoryStore
+from memory_store import MemoryControl, MemoryStore
 from samples import STORE, spec
 
 from s3runner.cli.gc import document_of, lines_of
-from s3runner.errors import S3RunnerError, StagingError, StoreUnavailableError
-from s3runner.model import Entry, Kind, Manifest, Outcome, Pack, StoredAt
+from s3runner.errors import (
+    InputError,
+    StagingError,
+    StoreAccessError,
+    StoreUnavailableError,
+)
+from s3runner.model import Entry, Kind, Manifest, Outcome, Output, Pack, StoredAt
 from s3runner.runner.gc import Collector, Garbage
+from s3runner.runner.sources import RemoteSources
 from s3runner.staging.digest_cache import DigestCache
-from s3runner.staging.expiry import DAY_S, Lifetimes, StoredJob, expired_jobs, removal_steps
+from s3runner.staging.expiry import (
+    DAY_S,
+    Lifetimes,
+    StoredJob,
+    expired_jobs,
+    keys_named,
+    removal_steps,
+)
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import document_digest, dump_document, dump_manifest
-from s3runner.staging.records import Commit, ExternalManifest
-from s3runner.staging.scan import scan
-from s3runner.staging.upload import stage_in
+from s3runner.staging.records import Commit, ExternalManifest, Result, Spec
+from s3runner.staging.renewing import Renewal
+from s3runner.staging.scan import scan, scan_outputs
+from s3runner.staging.upload import stage_in, stage_out
 from s3runner.store.meter import Meter
 from s3runner.store.protocol import OpenUpload
 from s3runner.store.retrying import Retry
@@ -57,37 +70,19 @@ class Shelf(MemoryStore):
         self._objects()[key] = (body, self.time - timedelta(days=days))
 
 
-@dataclass
-class FakeControl:
-    """A bucket's uploads, and its clock."""
-
-    shelf: Shelf
-    uploads: list[tuple[OpenUpload, datetime]] = field(default_factory=list)
-    fail: list[S3RunnerError] = field(default_factory=list)
-
-    def now(self) -> datetime:
-        if self.fail:
-            raise self.fail.pop()
-        return self.shelf.time
-
-    def idle_uploads(self, prefix: str, before: datetime) -> Sequence[OpenUpload]:
-        return [up for up, at in self.uploads if up.key.startswith(prefix) and at < before]
-
-    def abort(self, uploads: Sequence[OpenUpload]) -> None:
-        self.uploads = [(up, at) for up, at in self.uploads if up not in uploads]
-
-
 @pytest.fixture
 def shelf() -> Shelf:
     return Shelf()
 
 
-def collector(shelf: Shelf, control: FakeControl | None = None) -> Collector:
+def collector(shelf: Shelf, control: MemoryControl | None = None) -> Collector:
     retry = Retry(1.0, sleep=lambda _: None)
-    return Collector(patient(shelf), control or FakeControl(shelf), STORE, TIMES, retry)
+    return Collector(patient(shelf), control or MemoryControl(shelf), STORE, TIMES, retry)
 
 
-def collect(shelf: Shelf, control: FakeControl | None = None, *, dry_run: bool = False) -> Garbage:
+def collect(
+    shelf: Shelf, control: MemoryControl | None = None, *, dry_run: bool = False
+) -> Garbage:
     return collector(shelf, control).collect(dry_run=dry_run)
 
 
@@ -229,7 +224,7 @@ def test_nothing_goes_while_a_jobs_needs_cannot_be_read(shelf: Shelf, damage: st
     with pytest.raises(StagingError) as caught:
         collect(shelf)
 
-    assert caught.value.code == 20
+    assert caught.value.code == (22 if damage == "inputs" else 20)
     assert "jobs/open/" in str(caught.value)
     assert f"delete {STORE.uri('lab/jobs/open/')}" in caught.value.hint
     assert shelf.objects == before
@@ -239,7 +234,7 @@ def test_a_dry_run_tells_the_same_and_deletes_nothing(shelf: Shelf) -> None:
     shelf.put_aged(BLOB, days=31)
     shelf.put_aged(LAYOUT.probe("0199e2a4-0000-7000-8000-000000000001"), days=2)
     put_job(shelf, "old", ended_days_ago=100)
-    control = FakeControl(shelf, [(OpenUpload(BLOB, "u", 7), NOW - timedelta(days=2))])
+    control = MemoryControl(shelf, [(OpenUpload(BLOB, "u", 7), NOW - timedelta(days=2))])
     before = shelf.objects
 
     would = collect(shelf, control, dry_run=True)
@@ -281,7 +276,7 @@ def test_an_idle_upload_goes_unless_its_job_is_open_or_kept(
     old, new = OpenUpload(key, "old", 7), OpenUpload(key, "new", 7)
     foreign = OpenUpload("other/big", "old", 7)
     days_ago = NOW - timedelta(days=2)
-    control = FakeControl(shelf, [(old, days_ago), (new, NOW), (foreign, days_ago)])
+    control = MemoryControl(shelf, [(old, days_ago), (new, NOW), (foreign, days_ago)])
 
     assert collect(shelf, control).uploads == ((old,) if goes else ())
     assert [up for up, _ in control.uploads] == [*([] if goes else [old]), new, foreign]
@@ -289,7 +284,7 @@ def test_an_idle_upload_goes_unless_its_job_is_open_or_kept(
 
 def test_the_stores_clock_is_asked_again(shelf: Shelf) -> None:
     shelf.put_aged(BLOB, days=31)
-    control = FakeControl(shelf, fail=[StoreUnavailableError("no answer")])
+    control = MemoryControl(shelf, fail=[StoreUnavailableError("no answer")])
     assert [item.key for item in collect(shelf, control).blobs] == [BLOB]
 
 
@@ -316,6 +311,74 @@ def test_a_job_that_is_kept_meanwhile_stays(shelf: Shelf) -> None:
     shelf.put_aged(keep)
     assert collector(shelf)._remove(found).jobs == ()
     assert LAYOUT.job("old").spec in shelf.objects
+
+
+def test_many_small_jobs_go_in_few_requests_and_in_order(shelf: Shelf) -> None:
+    jobs = [f"old-{number:03}" for number in range(200)]
+    for job in jobs:
+        put_job(shelf, job, ended_days_ago=100)
+    control = MemoryControl(shelf)
+
+    assert {job.job_id for job in collect(shelf, control).jobs} == set(jobs)
+
+    assert shelf.objects == {}
+    assert len(control.deleted) == 2 * 4, "1400 objects, in two groups of four steps"
+    order = [key for keys in control.deleted for key in keys]
+    for job in jobs:
+        keys = LAYOUT.job(job)
+        mine = [key for key in order if key.startswith(f"{keys.root}/")]
+        assert (mine[0], mine[-1]) == (keys.spec, keys.commit)
+
+
+def test_a_large_job_goes_in_batches(shelf: Shelf, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("s3runner.runner.gc._BATCH", 10)
+    put_job(shelf, "old", ended_days_ago=100)
+    for number in range(25):
+        shelf.put_aged(LAYOUT.job("old").attempt("pod-1").out(f"d/{number}"), days=200)
+    control = MemoryControl(shelf)
+
+    assert [job.job_id for job in collect(shelf, control).jobs] == ["old"]
+
+    assert shelf.objects == {}
+    assert sorted(map(len, control.deleted)) == [1, 1, 2, 8, 10, 10]
+
+
+@pytest.mark.parametrize("what", ["spec", "result", "output", "commit"])
+def test_what_the_store_does_not_let_go_is_named_and_hinders_nothing_else(
+    shelf: Shelf, what: str
+) -> None:
+    shelf.put_aged(BLOB, days=31)
+    output = put_job(shelf, "stuck", ended_days_ago=100)
+    put_job(shelf, "old", ended_days_ago=100)
+    keys = LAYOUT.job("stuck")
+    result = keys.attempt("pod-1").result
+    stuck = {"spec": keys.spec, "result": result, "output": output, "commit": keys.commit}[what]
+    denied = StoreAccessError("access denied (DeleteObjects)", target=STORE.uri(stuck))
+    control = MemoryControl(shelf, keep={stuck: denied})
+
+    with pytest.raises(StagingError) as caught:
+        collect(shelf, control)
+
+    assert caught.value.failures == (denied,)
+    assert str(caught.value) == f"gc {STORE.uri(stuck)}: access denied (DeleteObjects)"
+    assert {stuck, keys.commit} <= set(shelf.objects), "without a commit it would run again"
+    assert all("/stuck/" in key for key in shelf.objects)
+
+    control.keep.clear()
+    assert [job.job_id for job in collect(shelf, control).jobs] == ["stuck"]
+    assert shelf.objects == {}
+
+
+def test_an_object_that_the_store_wants_to_delete_later_is_asked_for_again(shelf: Shelf) -> None:
+    output = put_job(shelf, "old", ended_days_ago=100)
+    busy = StoreUnavailableError("the store said SlowDown (DeleteObjects)")
+    control = MemoryControl(shelf, keep={output: busy})
+    retry = Retry(9.0, sleep=lambda _: control.keep.clear())
+
+    found = Collector(patient(shelf), control, STORE, TIMES, retry).collect(dry_run=False)
+
+    assert [job.job_id for job in found.jobs] == ["old"]
+    assert shelf.objects == {}
 
 
 def test_a_repeated_delete_does_not_hit_what_was_put_meanwhile() -> None:
@@ -416,11 +479,103 @@ def test_gc_that_runs_while_a_job_is_submitted_leaves_its_inputs(source: Path, d
         assert blob in shelf.objects, f"gone: gc ran before call {step} of stage-in"
 
 
+OUTPUT_AGES = pytest.mark.parametrize("days", [1, 29, 31, 89, 91, 400])
+"""Referred to where it lies; put again although gc leaves the job; the same, while it goes."""
+
+
+def output_stored_before(root: Path, *, days: float) -> tuple[Shelf, str]:
+    """Let a job have ended so long ago; return the store and the URI of its output directory."""
+    shelf = Shelf()
+    shelf.time = datetime.now(timezone.utc) - timedelta(days=days)
+    keys, work = LAYOUT.job("old"), root / secrets.token_hex(4)
+    (work / "d").mkdir(parents=True)
+    for name in ("a", "b"):
+        (work / "d" / name).write_text(name)
+    attempt = keys.attempt("pod-1")
+    found = scan_outputs([Output("d")], str(work), [str(work)])
+    tree = stage_out(shelf, attempt, found, declared_files={"d"}, meter=Meter())
+    body = dump_document(dump_manifest(tree))
+    result = Result("old", 1, "pod-1", Outcome.SUCCEEDED, manifest_digest=document_digest(body))
+    commit = Commit("pod", Outcome.SUCCEEDED, "pod-1", document_digest(result.dump()), 1)
+    for key, document in {
+        keys.spec: spec(job_id="old").dump(),
+        attempt.manifest: body,
+        attempt.result: result.dump(),
+        keys.commit: commit.dump(),
+    }.items():
+        shelf.put_aged(key, document)
+    shelf.time = datetime.now(timezone.utc)
+    shelf.calls.clear()
+    return shelf, STORE.uri(attempt.out("d"))
+
+
+def submit_output(shelf: Shelf, uri: str) -> None:
+    """Do what a head does with an input by URI; one that has gone makes no job."""
+    store = patient(shelf)
+    try:
+        found = RemoteSources(store, STORE).resolve("in", uri)
+        (inputs,) = Renewal(store, LAYOUT, TIMES).put_again([found], Meter())
+    except (InputError, StagingError):
+        return
+    store.put_if_absent(LAYOUT.job("next").spec, spec(job_id="next", inputs=inputs).dump())
+
+
+def inputs_are_there(shelf: Shelf) -> bool:
+    """Tell whether the job, if there is one, has all that its inputs name."""
+    keys = LAYOUT.job("next")
+    if keys.spec not in shelf.objects:
+        return True
+    inputs = Spec.load(shelf.objects[keys.spec], "").inputs
+    assert isinstance(inputs, Manifest)
+    assert inputs.entries
+    return keys_named(inputs, STORE.bucket) <= set(shelf.objects)
+
+
+@OUTPUT_AGES
+def test_an_input_by_uri_is_there_wherever_its_job_is_submitted_during_gc(
+    tmp_path: Path, days: float
+) -> None:
+    rehearsal, _ = output_stored_before(tmp_path, days=days)
+    collect(rehearsal)
+    for step in range(len(rehearsal.calls)):
+        shelf, uri = output_stored_before(tmp_path, days=days)
+        shelf.before[step] = partial(submit_output, shelf, uri)
+        collect(shelf)
+        assert shelf.before == {}
+        assert inputs_are_there(shelf), f"gone: submitted before gc's call {step}"
+
+
+@pytest.mark.parametrize(
+    ("days", "later"),
+    [
+        *[(1, 0), (29, 0), (31, 0), (89, 0), (91, 0), (400, 0)],
+        *[(1, 59), (29, 59), (31, 19), (89, 19), (91, 19), (400, 19)],
+    ],
+)
+def test_an_input_by_uri_is_there_wherever_gc_runs_during_its_submission(
+    tmp_path: Path, days: float, later: float
+) -> None:
+    """A stage-in may take two thirds of the time that gc leaves jobs (or, then, blobs) alone."""
+    rehearsal, uri = output_stored_before(tmp_path, days=days)
+    submit_output(rehearsal, uri)
+
+    def collect_later(shelf: Shelf) -> None:
+        shelf.time += timedelta(days=later)
+        collect(shelf)
+
+    for step in range(len(rehearsal.calls)):
+        shelf, uri = output_stored_before(tmp_path, days=days)
+        shelf.before[step] = partial(collect_later, shelf)
+        submit_output(shelf, uri)
+        assert shelf.before == {}
+        assert inputs_are_there(shelf), f"gone: gc ran before call {step} of the submission"
+
+
 def test_the_verb_shows_each_thing_that_would_go(shelf: Shelf) -> None:
     shelf.put_aged(BLOB, b"x" * 2048, days=31)
     put_job(shelf, "old", ended_days_ago=100)
     size = sum(len(body) for key, body in shelf.objects.items() if "/old/" in key)
-    control = FakeControl(shelf, [(OpenUpload(BLOB, "u", 7), NOW - timedelta(days=2))])
+    control = MemoryControl(shelf, [(OpenUpload(BLOB, "u", 7), NOW - timedelta(days=2))])
 
     document = document_of(collect(shelf, control, dry_run=True), STORE, dry_run=True)
 

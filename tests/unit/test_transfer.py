@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hostile import OLD_NS, plant, snapshot
@@ -29,7 +30,7 @@ from s3runner.errors import (
 )
 from s3runner.model import Entry, Kind, Manifest, Output, StoredAt
 from s3runner.staging.compare import differences
-from s3runner.staging.digest import PART, combine, sha256_hex
+from s3runner.staging.digest import PART, combine, part_count, sha256_hex
 from s3runner.staging.digest_cache import Cached, DigestCache
 from s3runner.staging.download import materialise
 from s3runner.staging.layout import StoreLayout
@@ -639,21 +640,72 @@ def test_two_inputs_at_one_place_are_refused_before_anything_is_sent(small_tree:
     assert store.objects == {}
 
 
-def test_only_the_parts_of_a_pack_that_are_wanted_are_fetched(tmp_path: Path) -> None:
+class _Weighing(MemoryStore):
+    """A store that notes the ranges it is asked for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.ranges: list[tuple[int, int | None]] = []
+
+    def get(self, key: str, consume: Callable[[Chunks], Any], **range_: Any) -> Any:
+        self.ranges.append((range_["start"], range_["length"]))
+        return super().get(key, consume, **range_)
+
+
+@pytest.fixture
+def pack_of_forty(tmp_path: Path) -> tuple[_Weighing, Manifest]:
+    """A pack of three parts in the store; `in/18` lies across the first two."""
     root = tmp_path / "tree"
     root.mkdir()
     for number in range(40):
         (root / f"{number:02}").write_bytes(bytes([number]) * 900_000)
-    store = MemoryStore()
+    store = _Weighing()
     manifest = _stage_in(store, root)
-    [pack] = manifest.packs
-    assert pack.size > 2 * PART
-    entries = tuple(e for e in manifest.entries if e.path in ("in/18", "in/39"))
-    before = len(store.calls)
-    _get(store, replace(manifest, entries=entries), tmp_path / "pod")
-    assert len(store.calls) - before == 3, "18 lies across two parts, 39 in the last"
-    assert (tmp_path / "pod/in/18").read_bytes() == (root / "18").read_bytes()
-    assert (tmp_path / "pod/in/39").read_bytes() == (root / "39").read_bytes()
+    assert part_count(manifest.packs[0].size) == 3
+    return store, manifest
+
+
+def _only(manifest: Manifest, *names: str) -> Manifest:
+    chosen = tuple(e for e in manifest.entries if e.path.removeprefix("in/") in names)
+    return replace(manifest, entries=chosen)
+
+
+def test_a_few_members_of_a_pack_are_fetched_by_themselves(
+    tmp_path: Path, pack_of_forty: tuple[_Weighing, Manifest]
+) -> None:
+    store, manifest = pack_of_forty
+    some = _only(manifest, "18", "39")
+    _get(store, some, tmp_path / "pod")
+    assert sorted(store.ranges) == [(e.at.offset, 900_000) for e in some.entries if e.at]
+    for name in ("18", "39"):
+        assert (tmp_path / "pod/in" / name).read_bytes() == (tmp_path / "tree" / name).read_bytes()
+
+
+def test_many_members_of_a_pack_come_with_the_parts_they_lie_in(
+    tmp_path: Path, pack_of_forty: tuple[_Weighing, Manifest]
+) -> None:
+    store, manifest = pack_of_forty
+    some = _only(manifest, *(f"{number:02}" for number in range(3, 18)))
+    _get(store, some, tmp_path / "pod")
+    assert store.ranges == [(0, PART)]
+
+
+def test_a_member_fetched_by_itself_is_verified(
+    tmp_path: Path, pack_of_forty: tuple[_Weighing, Manifest]
+) -> None:
+    store, manifest = pack_of_forty
+    some = _only(manifest, "18")
+    key = manifest.packs[0].key
+    body = bytearray(store.objects[key])
+    (at,) = [entry.at for entry in some.entries]
+    assert at is not None
+    body[(at.offset or 0) + 899_999] ^= 1
+    store.damage(key, bytes(body))
+    with pytest.raises(StagingError) as caught:
+        _get(store, some, tmp_path / "pod")
+    assert caught.value.code == 22
+    assert caught.value.target == str(tmp_path / "pod/in/18")
+    assert list((tmp_path / "pod").rglob("*18*")) == []
 
 
 def test_an_unchanged_tree_has_no_differences_and_a_changed_one_names_each(
