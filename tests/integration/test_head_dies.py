@@ -94,6 +94,10 @@ class Machine:
         there = Observation(job("Complete"), (pod(f"pod-{len(self.runs)}", stager=0),))
         return {name: there if name in self._jobs else Observation(None)}
 
+    def active(self, destination: str) -> Collection[str]:
+        self.journal.append(("active", destination))
+        return ()
+
     def wait(self, names: Collection[str], timeout_s: float) -> None:
         del timeout_s
         self.journal.append(("wait", " ".join(names)))
