@@ -66,7 +66,6 @@ class Checked(BaseModel):
     model_config = ConfigDict(
         extra="forbid",
         frozen=True,
-        use_attribute_docstrings=True,
         coerce_numbers_to_str=True,
     )
 
@@ -116,6 +115,12 @@ Seconds = Annotated[
     ),
 ]
 """A time in seconds, written as `seconds_of` reads it."""
+
+
+class Plain(str):
+    """A scalar written without quotes: text to us, but it may be a number to others."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -262,7 +267,9 @@ class _Reader:
         self.lines.setdefault(location, node.start_mark.line + 1)
         if isinstance(node, yaml.ScalarNode):
             plain = node.style is None
-            return None if plain and node.value in _NULLS else str(node.value)
+            if plain and node.value in _NULLS:
+                return None
+            return Plain(node.value) if plain else str(node.value)
         self._open.add(id(node))
         value: object
         if isinstance(node, yaml.MappingNode):

@@ -6,13 +6,11 @@ a failure that must hit every file stops the rest, and memory for parts in fligh
 
 from __future__ import annotations
 
-import ctypes
 import functools
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from s3runner.errors import (
     NoSpaceError,
@@ -22,6 +20,9 @@ from s3runner.errors import (
     StoreUnavailableError,
 )
 from s3runner.store.stopping import StoppedError, stopped_by
+
+if TYPE_CHECKING:  # see run_all
+    from concurrent.futures import Future
 
 T = TypeVar("T")
 
@@ -34,7 +35,7 @@ MEMORY = 64 * 1024**2
 _MMAP_THRESHOLD = -3
 _MAPPED_FROM = 4 * 1024**2
 
-_HOPELESS = (NoSpaceError, StoreAccessError, StoreUnavailableError)
+HOPELESS = (NoSpaceError, StoreAccessError, StoreUnavailableError)
 """After one of these the next file would only fail the same way, after another retry budget."""
 
 
@@ -44,8 +45,11 @@ def run_all(operation: str, tasks: Sequence[Callable[[], T]]) -> list[T]:
     Raises StagingError with the failures of all that ran; any other exception as it is, after which
     tasks end at their next pause, request or part: an interrupted command is not to go on waiting.
     """
-    if len(tasks) == 1:
-        return [_run_one(operation, tasks[0])]
+    if len(tasks) <= 1:
+        return [_run_one(operation, task) for task in tasks]
+    # a pod of a small job is short enough to feel what importing this costs
+    from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
+
     halt = _Halt()
     with ThreadPoolExecutor(THREADS) as pool:
         try:
@@ -79,11 +83,11 @@ def _run_one(operation: str, task: Callable[[], T]) -> T:
 
 def _unless_halted(halt: _Halt, task: Callable[[], T]) -> T:
     if halt.begin_no_more.is_set() or halt.end_now.is_set():
-        raise CancelledError
+        raise StoppedError
     try:
         with stopped_by(halt.end_now):
             return task()
-    except _HOPELESS:
+    except HOPELESS:
         halt.begin_no_more.set()
         raise
     except S3RunnerError:
@@ -100,7 +104,7 @@ def _results(operation: str, futures: Sequence[Future[T]]) -> list[T]:
     for future in futures:
         try:
             results.append(future.result())
-        except (CancelledError, StoppedError):
+        except StoppedError:
             continue
         except StagingError as error:
             failures += error.failures
@@ -122,6 +126,8 @@ class ByteBudget:
     @contextmanager
     def holding(self, size: int) -> Iterator[None]:
         """Hold `size` bytes; more than the whole budget is the whole budget, for one at a time."""
+        if size >= _MAPPED_FROM:
+            _return_freed_parts()
         size = min(size, self._limit)
         with self._changed:
             self._changed.wait_for(lambda: self._free >= size)
@@ -135,13 +141,15 @@ class ByteBudget:
 
 
 @functools.cache
-def return_freed_parts() -> None:
+def _return_freed_parts() -> None:
     """Make the C library give buffers of 4 MiB and more back as soon as they are freed.
 
     glibc otherwise keeps freed parts in one heap for each thread: measured, an upload of four
     256 MiB files held 300 MB instead of 148. Process-wide; other C libraries do not have it
     (https://man7.org/linux/man-pages/man3/mallopt.3.html).
     """
+    import ctypes  # noqa: PLC0415  # most processes hold small parts only
+
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
     if mallopt is not None:
         mallopt(_MMAP_THRESHOLD, _MAPPED_FROM)

@@ -13,7 +13,7 @@ from collections.abc import Set as AbstractSet
 from datetime import datetime, timezone
 from functools import partial
 from itertools import count
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from s3runner.errors import (
     ObjectNotFoundError,
@@ -23,12 +23,11 @@ from s3runner.errors import (
 )
 from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoredAt
 from s3runner.staging.digest import combine, listed, part_count, part_range, part_size, sha256_hex
-from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.hashing import hash_inputs, pack_pieces
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.manifest import conflict
 from s3runner.staging.pack import plan_pack, rechunk
-from s3runner.staging.parallel import ByteBudget, return_freed_parts, run_all
+from s3runner.staging.parallel import ByteBudget, run_all
 from s3runner.staging.plan import (
     PackSource,
     Parts,
@@ -38,6 +37,7 @@ from s3runner.staging.plan import (
     group_inputs,
     group_outputs,
     make_manifest,
+    merged,
     plan_stage_in,
 )
 from s3runner.staging.reading import ChangedError, OpenFile, look_again
@@ -46,6 +46,9 @@ from s3runner.staging.tree import LocalFile, Tree, without
 from s3runner.store.meter import Meter
 from s3runner.store.protocol import ObjectStore
 
+if TYPE_CHECKING:  # it brings a database, which the stager does without
+    from s3runner.staging.digest_cache import DigestCache
+
 T = TypeVar("T")
 
 TRIES = 3
@@ -53,6 +56,8 @@ TRIES = 3
 
 BLOB_TTL_S = 30 * 86400.0
 """How long gc leaves a blob alone, in seconds."""
+
+_NOTHING = Manifest()
 
 _PARTS_IN_FLIGHT = 4
 """The store's client holds so many parts of one upload at once."""
@@ -66,23 +71,22 @@ def stage_in(  # noqa: PLR0913 # one value for each thing that stage-in joins
     *,
     meter: Meter,
     blob_ttl_s: float = BLOB_TTL_S,
-    foreign: Sequence[Entry] = (),
+    foreign: Manifest = _NOTHING,
 ) -> Manifest:
     """Make every input an object of the store; return the tree that fetch lays out.
 
-    `foreign` entries lie in S3 already, so the trees' own of the same path are left out. Requests
+    What is in `foreign` lies in S3 already: the trees' entries of its paths are left out. Requests
     are counted by the store, payload by us. Raises StagingError; an input that changes three times
     while it is staged is InputError (21).
     """
     meter.start()
-    return_freed_parts()
     present: set[str] = set()
-    lying = {entry.path for entry in foreign}
+    lying = {entry.path for entry in foreign.entries}
     for tries in count(1):
         trees = [without(tree, lying) for tree in trees]
         try:
             plan = _plan(layout, trees, cache)
-            manifest = make_manifest((*plan.manifest.entries, *foreign), plan.manifest.packs)
+            manifest = merged(plan.manifest, foreign)
             todo = [upload for upload in plan.uploads if upload.key not in present]
             _expect(meter, todo)
             _send_missing(store, todo, blob_ttl_s, meter, present)
@@ -109,6 +113,7 @@ def _prepare_another_try(error: StagingError, cache: DigestCache, tries: int) ->
     for failure in changed:
         failure.tries = tries
         cache.forget(failure.file.identity)
+    error.tries = error.failures[0].tries
     if tries == TRIES or len(changed) < len(error.failures):
         raise error
 
@@ -128,7 +133,7 @@ def survey(
 ) -> list[tuple[Upload, bool, str]]:
     """Say what stage-in would do, without doing it: (object, is it there already, why)."""
     uploads = _plan(layout, trees, cache).uploads
-    tasks = [partial(_is_needed, store, upload, blob_ttl_s) for upload in uploads]
+    tasks = [partial(is_needed, store, item.key, item.size, blob_ttl_s) for item in uploads]
     decisions = run_all("stage-in", tasks)
     return [
         (upload, not needed, reason)
@@ -136,13 +141,14 @@ def survey(
     ]
 
 
-def _is_needed(store: ObjectStore, upload: Upload, blob_ttl_s: float) -> tuple[bool, str]:
+def is_needed(store: ObjectStore, key: str, size: int, blob_ttl_s: float) -> tuple[bool, str]:
+    """Decide whether a blob of `size` bytes must go up, and say why."""
     try:
-        stored = store.head(upload.key)
+        stored = store.head(key)
     except ObjectNotFoundError:
         stored = None
     # S3 refuses requests from a clock 15 minutes off, so ours is near enough to the store's
-    return decide_upload(stored, upload.size, datetime.now(timezone.utc), blob_ttl_s)
+    return decide_upload(stored, size, datetime.now(timezone.utc), blob_ttl_s)
 
 
 def _send_missing(
@@ -156,7 +162,7 @@ def _send_missing(
     budget = ByteBudget()
 
     def send(upload: Upload) -> None:
-        needed, _ = _is_needed(store, upload, blob_ttl_s)
+        needed, _ = is_needed(store, upload.key, upload.size, blob_ttl_s)
         if needed:
             progress = _Progress(meter)
             body = partial(_checked, upload, progress)
@@ -249,7 +255,6 @@ def stage_out(
     sent, and StagingError; a file that changes three times while it is sent is InputError (21).
     """
     meter.start()
-    return_freed_parts()
     entries = {entry.path: entry for tree in scan.trees for entry in tree.entries}
     _refuse_clash(entries.values())
     packs, alone = group_outputs(scan.trees, declared_files)
