@@ -14,13 +14,22 @@ JobObject = dict[str, Any]
 NO_IMAGE = "none"
 """Stands in the object of a job without an image, which only the local cluster runs."""
 
+DESTINATION_LABEL = "s3runner/destination"
+"""By this label of a Job its destination's Jobs are found and counted."""
+
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the cluster says about one Job now: `job` is None when there is none by that name."""
+    """What the cluster says about one Job now: `job` is None when there is none by that name.
+
+    `pods` may hold, while the Job is there, some that are not there any more, each as it was last
+    seen: their UIDs stand in `vanished`. `events` say why a Job has no pod, where that is known.
+    """
 
     job: JobObject | None
     pods: tuple[JobObject, ...] = ()
+    vanished: frozenset[str] = frozenset()
+    events: tuple[JobObject, ...] = ()
 
 
 class Cluster(Protocol):
@@ -45,6 +54,12 @@ class Cluster(Protocol):
 
     def observe(self, names: Collection[str]) -> dict[str, Observation]:
         """Return what is known of these Jobs, one Observation for each name asked for."""
+
+    def active(self, destination: str) -> Collection[str]:
+        """Return the names of the Jobs with this DESTINATION_LABEL that are not over: one request.
+
+        Counts as an observation of them: `wait` returns when one of them may have changed since.
+        """
 
     def wait(self, names: Collection[str], timeout_s: float) -> None:
         """Return when one of these Jobs may have changed, after `timeout_s` at the latest."""

@@ -1,0 +1,71 @@
+"""Why a Job has no pod: the one thing that neither the Job nor a pod tells, only an event.
+
+A quota for pods, or a rule of the cluster for them, refuses the Job controller, not us. Asked
+sparingly, and never needed: without the right to list events all else works.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+
+from s3runner.cluster.kubernetes.calls import EVENTS, Call
+from s3runner.cluster.kubernetes.transport import Connection
+from s3runner.cluster.protocol import JobObject
+from s3runner.errors import ClusterRefusedError, S3RunnerError
+
+_ASK_AFTER_S = (15.0, 120.0)
+_REMEMBERED = 1_000
+_MOST = "50"
+
+
+class Complaints:
+    """The events about Jobs that stay without a pod: two calls a Job at most."""
+
+    def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
+        self._connection = connection
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._since: dict[str, float] = {}
+        self._asked: dict[str, int] = {}
+        self._heard: dict[str, tuple[JobObject, ...]] = {}
+        self._may_ask = True
+
+    def about(self, job: JobObject) -> tuple[JobObject, ...]:
+        """Return the events about a Job that has no pod, the oldest first, as far as known."""
+        uid = str(job["metadata"]["uid"])
+        if self._is_due(job, uid):
+            query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": _MOST}
+            try:
+                found = self._connection.ask(Call("list", EVENTS), query).body["items"]
+            except ClusterRefusedError:
+                self._may_ask = False
+            except S3RunnerError:
+                pass  # it was worth one try
+            else:
+                with self._lock:
+                    self._heard[uid] = tuple(sorted(found, key=_time_of))
+        return self._heard.get(uid, ())
+
+    def _is_due(self, job: JobObject, uid: str) -> bool:
+        if (job.get("spec") or {}).get("suspend") or not self._may_ask:
+            return False
+        now_s = self._clock()
+        with self._lock:
+            waited_s = now_s - self._since.setdefault(uid, now_s)
+            asked = self._asked.get(uid, 0)
+            is_due = asked < len(_ASK_AFTER_S) and waited_s >= _ASK_AFTER_S[asked]
+            if is_due:
+                self._asked[uid] = asked + 1
+            if len(self._since) > _REMEMBERED:
+                self._forget(next(iter(self._since)))
+        return is_due
+
+    def _forget(self, uid: str) -> None:
+        for known in (self._since, self._asked, self._heard):
+            known.pop(uid, None)
+
+
+def _time_of(event: JobObject) -> str:
+    created = (event.get("metadata") or {}).get("creationTimestamp")
+    return str(event.get("lastTimestamp") or event.get("eventTime") or created)
