@@ -24,6 +24,7 @@ fi
 shim_start_timeout=${S3RUNNER_START_TIMEOUT:-900}
 shim_kill_after=${S3RUNNER_KILL_AFTER:-5}
 shim_stopped= # TERM came, or the stager is gone
+shim_termed=  # TERM came
 shim_passed=  # the tool was sent TERM
 shim_tool=    # the tool's PID, once it runs
 shim_timer=
@@ -39,6 +40,7 @@ kill_all() {
 
 on_term() {
   shim_stopped=1
+  shim_termed=1
   [ -z "$shim_timer" ] || kill -KILL "$shim_timer" 2>/dev/null
   [ -z "$shim_tool" ] || term_all
 }
@@ -195,7 +197,7 @@ await_tool
 end_leftovers
 read_oom_count
 
-shim_line="$shim_code $shim_oom_before $shim_oom"
+shim_line="$shim_code $shim_oom_before $shim_oom${shim_termed:+ term}"
 shim_file=$S3RUNNER_CONTROL/exit_code.tmp
 # What the tool left under that name may be a FIFO, which would hold us for ever.
 if [ ! -e "$shim_file" ] && [ ! -L "$shim_file" ] && echo "$shim_line" 2>/dev/null >"$shim_file"; then

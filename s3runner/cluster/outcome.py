@@ -1,4 +1,4 @@
-"""What an observation of a Job says: is it over, what is it doing, why did its last pod end.
+"""What an observation of a Job says: is it over, what is it doing, may the head go on waiting.
 
 Pure. Never the job's outcome by itself: that is the commit's (docs/protocol.md); this tells the
 head when to look, and what to commit when no attempt left a word.
@@ -6,23 +6,22 @@ head when to look, and what to commit when no attempt left a word.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass
 from typing import Any
 
+from s3runner.cluster.job_rules import finished_condition, is_terminal, match_failure_policy
+from s3runner.cluster.pod_end import Patience, PodEnd, containers_of, end_of_pod
 from s3runner.cluster.protocol import JobObject, Observation
-from s3runner.model import Outcome, outcome_of
+from s3runner.model import Outcome
 
-_CAUSES = {"OOMKilled": Outcome.OUT_OF_MEMORY, "StartError": Outcome.CONFIG_ERROR}
+DEADLINE = "DeadlineExceeded"
+BACKOFF_LIMIT = "BackoffLimitExceeded"
 
+_TEMPORARY = "exceeded quota"
+"""In the API's refusal of a pod: room may come. All other refusals are rules, which stay."""
 
-@dataclass(frozen=True, slots=True)
-class PodEnd:
-    """Why a pod ended: the outcome to commit if it left no result, and a sentence of evidence."""
-
-    uid: str
-    outcome: Outcome
-    detail: str
+_STUCK = (Outcome.IMAGE_PULL_FAILED, Outcome.CONFIG_ERROR)
+_STARTING = (Outcome.TOOL_NEVER_STARTED, Outcome.INTERNAL_ERROR)
+"""What a pod that is merely about to start reads as; only its duration tells."""
 
 
 def is_over(observation: Observation) -> bool:
@@ -35,21 +34,74 @@ def is_over(observation: Observation) -> bool:
 
 def finished_reason(job: JobObject) -> str | None:
     """Return the reason of the condition that ended the Job, None while it goes on."""
-    for condition in job.get("status", {}).get("conditions") or ():
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return str(condition.get("reason") or condition["type"])
+    told = finished_condition(job)
+    return None if told is None else str(told.get("reason") or told["type"])
+
+
+def failing_reason(job: JobObject) -> str | None:
+    """Return why the Job fails or has failed: also before its last pod has ended."""
+    for told in job.get("status", {}).get("conditions") or ():
+        if told["type"] in ("Failed", "FailureTarget") and told["status"] == "True":
+            return str(told.get("reason") or told["type"])
     return None
 
 
+def patience_of(observation: Observation) -> Patience:
+    """Return how long the head is to wait before it decides how this generation ended.
+
+    | the Job                | its pods                                  | patience             |
+    |------------------------|-------------------------------------------|----------------------|
+    | Complete or Failed     | any                                       | none                 |
+    | gone                   | one has not ended: it may still commit    | the grace and 120 s  |
+    | gone                   | none, or all have ended                   | none                 |
+    | goes on                | the newest                                | see `end_of_pod`     |
+    | goes on                | none, and the API refuses to make one     | see `_of_complaints` |
+    | goes on, or suspended  | none                                      | the Job's            |
+    """
+    if observation.job is None:
+        alive = not all(is_terminal(pod) for pod in observation.pods)
+        return Patience.TERMINATION if alive else Patience.NONE
+    if finished_reason(observation.job) is not None:
+        return Patience.NONE
+    end = last_pod_end(observation)
+    return Patience.JOB if end is None else end.patience
+
+
+def last_pod_end(observation: Observation) -> PodEnd | None:
+    """Return why the newest pod ended or is stuck, or why there is none; None if nothing tells."""
+    pod = newest_pod(observation)
+    return _of_complaints(observation) if pod is None else pod_end(observation, pod)
+
+
+def pod_end(observation: Observation, pod: JobObject) -> PodEnd:
+    """Return why one of the pods ended; see `end_of_pod`."""
+    return end_of_pod(pod, vanished=pod["metadata"]["uid"] in observation.vanished)
+
+
+def _of_complaints(observation: Observation) -> PodEnd | None:
+    """Read why the API refuses the Job's pods: for want of quota, or by a rule that stays."""
+    refusals = [event for event in observation.events if event.get("reason") == "FailedCreate"]
+    if not refusals or _is_suspended(observation):
+        return None
+    said = str(refusals[-1].get("message") or "no pod can be made").strip()
+    patience = Patience.PENDING if _TEMPORARY in said else Patience.IMAGE_PULL
+    return PodEnd("", Outcome.CLUSTER_REFUSED, said, patience)
+
+
 def state_of(observation: Observation) -> str:
-    """Return what the job is doing, one of `runner.report.STATES`."""
+    """Return what the job is doing, one of `runner.report.STATES`.
+
+    Between two pods it is pending: the Job's next pod is to come.
+    """
     if is_over(observation):
         return "ended"
     pod = newest_pod(observation)
-    if pod is None:
+    if pod is None or _is_suspended(observation) or _is_gated(pod):
         return "queued"
-    running = {name for name, state in _containers(pod) if "running" in state}
-    ended = {name for name, state in _containers(pod) if "terminated" in state}
+    running = {name for name, state in containers_of(pod) if "running" in state}
+    ended = {name for name, state in containers_of(pod) if "terminated" in state}
+    if _another_follows(observation, pod) or pod_end(observation, pod).outcome in _STUCK:
+        return "pending"
     if "tool" in running:
         return "running"
     if "tool" in ended:
@@ -60,12 +112,12 @@ def state_of(observation: Observation) -> str:
 def since_of(observation: Observation) -> str | None:
     """Return when the state that `state_of` names began, in Kubernetes' form; None if untold."""
     job, pod = observation.job or {}, newest_pod(observation) or {}
-    containers = dict(_containers(pod))
+    containers = dict(containers_of(pod))
     tool, fetch = containers.get("tool", {}), containers.get("fetch", {})
     begun = {
-        "ended": _ended_at(job),
+        "ended": (finished_condition(job) or {}).get("lastTransitionTime"),
         "queued": job.get("metadata", {}).get("creationTimestamp"),
-        "pending": pod.get("metadata", {}).get("creationTimestamp"),
+        "pending": _ended_at(pod) or pod.get("metadata", {}).get("creationTimestamp"),
         "fetching": (fetch.get("running") or fetch.get("terminated") or {}).get("startedAt"),
         "running": tool.get("running", {}).get("startedAt"),
         "staging_out": tool.get("terminated", {}).get("finishedAt"),
@@ -74,60 +126,77 @@ def since_of(observation: Observation) -> str | None:
     return None if found is None else str(found)
 
 
-def _ended_at(job: JobObject) -> object:
-    for condition in job.get("status", {}).get("conditions") or ():
-        if condition["type"] in ("Complete", "Failed") and condition["status"] == "True":
-            return condition.get("lastTransitionTime")
-    return None
+def reason_of(observation: Observation) -> str | None:
+    """Return why a job that is queued or pending does not go on; None where nothing tells."""
+    if state_of(observation) not in ("queued", "pending"):
+        return None
+    if _is_suspended(observation):
+        return "the Job is suspended: its queue has not admitted it"
+    pod, end = newest_pod(observation), last_pod_end(observation)
+    if end is None or (pod is not None and _is_gated(pod)):
+        return None
+    if pod is not None and _another_follows(observation, pod):
+        return f"the next pod is to come; the last one: {end}"
+    return None if end.outcome in _STARTING else end.detail
 
 
 def container_ended(observation: Observation, name: str) -> bool:
     """Tell whether a container of the newest pod has ended."""
     pod = newest_pod(observation)
     return pod is not None and any(
-        container == name and "terminated" in state for container, state in _containers(pod)
+        container == name and "terminated" in state for container, state in containers_of(pod)
     )
 
 
 def newest_pod(observation: Observation) -> JobObject | None:
     """Return the pod that was created last."""
-    pods = observation.pods
-    return max(pods, key=lambda pod: pod["metadata"]["creationTimestamp"]) if pods else None
+    ordered = pods_in_order(observation)
+    return ordered[-1] if ordered else None
 
 
-def last_pod_end(observation: Observation) -> PodEnd | None:
-    """Return why the newest pod ended; None when there is no pod to tell.
+def pods_in_order(observation: Observation) -> list[JobObject]:
+    """Return the pods, the oldest first; of two made in one second the living one is last."""
 
-    | the pod shows                              | outcome            |
-    |--------------------------------------------|--------------------|
-    | condition DisruptionTarget                 | evicted            |
-    | a container with reason OOMKilled          | out_of_memory      |
-    | a container with reason StartError         | config_error       |
-    | fetch or stager ended with a code of ours  | that code's        |
-    | none of these                              | internal_error     |
-    """
-    pod = newest_pod(observation)
-    if pod is None:
-        return None
-    uid = str(pod["metadata"]["uid"])
-    for condition in pod.get("status", {}).get("conditions") or ():
-        if condition["type"] == "DisruptionTarget" and condition["status"] == "True":
-            return PodEnd(uid, Outcome.EVICTED, f"pod disrupted: {condition.get('reason')}")
-    ended = [(n, s["terminated"]) for n, s in _containers(pod) if "terminated" in s]
-    for name, terminated in ended:
-        reason = terminated.get("reason")
-        if reason in _CAUSES:
-            detail = f"container {name}: {reason} {terminated.get('message') or ''}".rstrip()
-            return PodEnd(uid, _CAUSES[reason], detail)
-    for name, terminated in ended:
-        code = terminated["exitCode"]
-        if name in ("fetch", "stager") and code != 0:
-            return PodEnd(uid, outcome_of(code), f"container {name} exited with {code}")
-    return PodEnd(uid, Outcome.INTERNAL_ERROR, "the pod ended without a result")
+    def age(pod: JobObject) -> tuple[str, bool]:
+        metadata = pod["metadata"]
+        gone = metadata["uid"] in observation.vanished or is_terminal(pod)
+        return metadata["creationTimestamp"], not gone
+
+    return sorted(observation.pods, key=age)
 
 
-def _containers(pod: JobObject) -> Iterator[tuple[str, dict[str, Any]]]:
-    status = pod.get("status", {})
-    for kind in ("initContainerStatuses", "containerStatuses"):
-        for container in status.get(kind) or ():
-            yield container["name"], container.get("state") or {}
+def count_pods(observation: Observation) -> int:
+    """Return how many pods the Job has made: those that can be seen, or that it has counted."""
+    status = (observation.job or {}).get("status", {})
+    counts = ("active", "terminating", "succeeded", "failed")
+    return max(len(observation.pods), sum(int(status.get(name) or 0) for name in counts))
+
+
+def _another_follows(observation: Observation, pod: JobObject) -> bool:
+    """Tell whether the newest pod has failed in a way that the Job answers with another pod."""
+    job = observation.job or {}
+    if pod["metadata"]["uid"] in observation.vanished and not is_terminal(pod):
+        return True
+    if pod.get("status", {}).get("phase") != "Failed" or failing_reason(job) is not None:
+        return False
+    return match_failure_policy({"spec": {}, **job}, pod).action != "FailJob"
+
+
+def _ended_at(pod: JobObject) -> object:
+    """Return when a pod's last container ended, if the pod has."""
+    moments = [
+        state["terminated"].get("finishedAt")
+        for _, state in containers_of(pod)
+        if is_terminal(pod) and "terminated" in state
+    ]
+    return max(filter(None, moments), default=None)
+
+
+def _is_suspended(observation: Observation) -> bool:
+    spec: dict[str, Any] = (observation.job or {}).get("spec") or {}
+    return bool(spec.get("suspend"))
+
+
+def _is_gated(pod: JobObject) -> bool:
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(told.get("reason") == "SchedulingGated" for told in conditions)

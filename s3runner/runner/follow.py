@@ -6,30 +6,49 @@ The cluster tells when to look; only the commit tells what happened.
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
-from s3runner.cluster.outcome import container_ended, is_over, state_of
+from s3runner.cluster.outcome import (
+    container_ended,
+    count_pods,
+    patience_of,
+    pods_in_order,
+    state_of,
+)
 from s3runner.cluster.protocol import Observation
 from s3runner.errors import ObjectNotFoundError, S3RunnerError, SpecError
 from s3runner.model import Outcome, Phase, code_of
-from s3runner.runner.creation import (
-    create_job,
-    newest_generation,
-    record_generation,
-    was_created,
-)
+from s3runner.runner.creation import newest_generation, record_generation, was_created
 from s3runner.runner.decide import StoredResult, first_generation, next_generation
 from s3runner.runner.head import Head
+from s3runner.runner.holdup import Holdup, describe_attempt, describe_holdup
 from s3runner.runner.report import PHASES, STAGE_IN, JobEnd, Listener
+from s3runner.runner.restaging import replace_lost_blobs
+from s3runner.runner.turns import make_job
 from s3runner.staging.manifest import document_digest
 from s3runner.staging.records import Commit, Generation, Result, Spec
 from s3runner.store.retrying import read
+
+_HINTS = {
+    Outcome.NO_SPACE: "ask for more with resources.disk; "
+    "retry.disk_cap is the most that a retry asks for",
+    Outcome.IMAGE_PULL_FAILED: "check the image's name and tag, and image_pull_secrets",
+    Outcome.CONFIG_ERROR: "change what it names, in the job, the destination or the namespace",
+    Outcome.UNSCHEDULABLE: "compare resources, node_selector and tolerations with the nodes; "
+    "pending_timeout is how long a pod may wait for one",
+    Outcome.CLUSTER_REFUSED: "ask the cluster's administrator, or use another namespace",
+    Outcome.BUDGETS_SPENT: "spot.max_evictions and spot.then say how often and where it goes on",
+    Outcome.DELETED: "submit the job again",
+}
+"""What to do about the ends that only a head can tell."""
 
 _LOOK_EVERY_S = 10.0
 """How long the head may go without asking the cluster or, for another's job, the store."""
 
 
-def wait(head: Head, job_id: str, listener: Listener) -> JobEnd:
+def wait(
+    head: Head, job_id: str, listener: Listener, clock: Callable[[], float] = time.monotonic
+) -> JobEnd:
     """Follow a job until it has a commit, and return how it ended.
 
     A job of another cluster is only waited for. Raises SettingsError for an unknown job id.
@@ -39,7 +58,7 @@ def wait(head: Head, job_id: str, listener: Listener) -> JobEnd:
         commit, attempts = _await_commit(head, job_id), 1
         listener.state("ended")
     else:
-        commit, attempts = _Follower(head, spec, digest, listener).follow()
+        commit, attempts = _Follower(head, spec, digest, listener, clock).follow()
     result = head.read_committed_result(job_id, commit)
     for warning in result.warnings if result is not None else ():
         listener.warning(warning)
@@ -57,7 +76,14 @@ def _await_commit(head: Head, job_id: str) -> Commit:
 class _Follower:
     """A job of this head's cluster, while it is followed through its generations."""
 
-    def __init__(self, head: Head, spec: Spec, spec_digest: str, listener: Listener) -> None:
+    def __init__(
+        self,
+        head: Head,
+        spec: Spec,
+        spec_digest: str,
+        listener: Listener,
+        clock: Callable[[], float],
+    ) -> None:
         self._head = head
         self._spec = spec
         self._listener = listener
@@ -66,7 +92,11 @@ class _Follower:
             head, spec.job_id, first_generation(spec, spec_digest, self._keys.job_name(1))
         )
         self._state = ""
-        self._stager_gone_at: float | None = None
+        self._told: set[str] = set()
+        self._pods_seen = 1
+        self._holdup = Holdup(spec.destination, clock)
+        # the Jobs that take the room this one waits for
+        self._before: tuple[str, ...] | None = None
 
     def follow(self) -> tuple[Commit, int]:
         """Return the job's commit, and how many pods it took; no Job of it is left."""
@@ -76,45 +106,74 @@ class _Follower:
                 commit = self._commit(self._current.end)
                 self._head.cluster.delete(self._keys.job_name(self._current.number - 1))
                 return commit, self._current.attempts
-            name = self._current.job_name
-            observation = self._head.cluster.observe([name])[name]
-            found = self._look(observation)
+            number, name = self._current.number, self._current.job_name
+            if self._waits_for_room():
+                found = self._start_unless_ended()
+                made = 0
+            else:
+                observation = self._head.cluster.observe([name])[name]
+                made = max(1, count_pods(observation))
+                found = self._look(observation)
             if found is not None:
                 self._tell("ended")
                 self._head.cluster.delete(name)
-                return found, self._current.attempts + max(1, len(observation.pods))
-            if self._current.job_name == name:
-                self._head.cluster.wait([name], _LOOK_EVERY_S)
+                return found, self._current.attempts + made
+            if self._current.number == number:
+                self._head.cluster.wait([name, *(self._before or ())], _LOOK_EVERY_S)
+
+    def _waits_for_room(self) -> bool:
+        """Tell whether the Job is still to be made: then the cluster need not be asked for it."""
+        if self._before is None:
+            return False
+        if was_created(self._head, self._spec.job_id, self._current.number):
+            self._before = None
+        return self._before is not None
+
+    def _start_unless_ended(self) -> Commit | None:
+        commit = self._head.read_commit(self._spec.job_id)
+        if commit is None:
+            self._start()
+        return commit
 
     def _look(self, observation: Observation) -> Commit | None:
         """Return the commit if there is one; else do what is for the head to do now."""
         job_id = self._spec.job_id
-        if is_over(observation):
+        patience = patience_of(observation)
+        is_due = self._holdup.is_over(observation, patience)
+        if is_due or container_ended(observation, "stager"):
             commit = self._head.read_commit(job_id)
             if commit is not None:
                 return commit
-            gone = observation.job is None
-            if gone and not was_created(self._head, job_id, self._current.number):
-                # the head that recorded it died before it could: see creation
-                create_job(self._head, self._spec, self._current)
-            else:
-                self._go_on(observation)
+        if not is_due:
+            self._tell_progress(observation)
             return None
-        self._tell(state_of(observation))
-        if not container_ended(observation, "stager"):
-            self._stager_gone_at = None
-            return None
-        return self._look_after_stager(observation)
-
-    def _look_after_stager(self, observation: Observation) -> Commit | None:
-        """Do not wait for a tool that lives on beside a stager that has ended."""
-        commit = self._head.read_commit(self._spec.job_id)
-        if self._stager_gone_at is None:
-            self._stager_gone_at = time.monotonic()
-        patience = self._spec.destination.grace_s
-        if commit is None and time.monotonic() > self._stager_gone_at + patience:
+        gone = observation.job is None and not observation.pods
+        if gone and not was_created(self._head, job_id, self._current.number):
+            self._start()
+        else:
             self._go_on(observation)
-        return commit
+        return None
+
+    def _start(self) -> None:
+        """Make the recorded generation's Job, or let those that are `_before` it wake us."""
+        room = make_job(self._head, self._spec, self._current)
+        self._before = room.active if room is not None else None
+        if room is not None and self._state != "staged":
+            self._tell("staged")
+            self._listener.note(f"waiting: {room}")
+
+    def _tell_progress(self, observation: Observation) -> None:
+        """Tell of the state, of what holds it up, and of each pod after the first."""
+        if observation.job is None:
+            return
+        for line in describe_attempt(observation, self._pods_seen, self._current, self._spec):
+            self._listener.warning(line)
+        self._pods_seen = max(self._pods_seen, len(observation.pods))
+        self._tell(state_of(observation))
+        for key, line in describe_holdup(observation):
+            if key not in self._told:
+                self._told.add(key)
+                self._listener.note(line)
 
     def _tell(self, state: str) -> None:
         if state != self._state:
@@ -123,21 +182,21 @@ class _Follower:
 
     def _go_on(self, observation: Observation) -> None:
         """Record what follows this generation, and make it so; another head's record counts."""
-        results = list(self._results(observation))
-        following = record_generation(
-            self._head,
-            self._spec.job_id,
-            next_generation(observation, results, self._current, self._spec),
-        )
+        head, spec, results = self._head, self._spec, list(self._results(observation))
+        decided = next_generation(observation, results, self._current, spec)
+        decided = replace_lost_blobs(head, spec, decided, results, self._listener)
+        following = record_generation(head, spec.job_id, decided)
         ended, self._current = self._current, following
-        self._stager_gone_at = None
+        self._holdup.forget()
+        self._pods_seen = 1
         if following.end is None:
             self._head.cluster.delete(ended.job_name)
+            elsewhere = " on other nodes" if following.placement != ended.placement else ""
             self._listener.warning(
                 f"generation {following.number - 1} ended as {following.previous}; "
-                f"trying again as generation {following.number}"
+                f"trying again as generation {following.number}{elsewhere}"
             )
-            create_job(self._head, self._spec, following)
+            self._start()
 
     def _commit(self, decision: Commit) -> Commit:
         if self._head.store.put_if_absent(self._keys.commit, decision.dump()):
@@ -158,7 +217,7 @@ class _Follower:
 
     def _result_keys(self, observation: Observation) -> list[str]:
         if observation.pods:
-            pods = sorted(observation.pods, key=lambda pod: pod["metadata"]["creationTimestamp"])
+            pods = pods_in_order(observation)
             return [self._keys.attempt(pod["metadata"]["uid"]).result for pod in pods]
         depth = self._keys.attempt("uid").result.count("/")
         found = [
@@ -200,8 +259,12 @@ def _explain(commit: Commit, result: Result | None) -> dict[str, object] | None:
     """Return the error object of an end that is ours to explain; a tool's own failure has none."""
     if commit.outcome in (Outcome.SUCCEEDED, Outcome.TOOL_FAILED):
         return None
+    evidence = commit.observation or {}
+    if evidence.get("error"):
+        return dict(evidence["error"])
     if result is not None and result.error is not None and result.outcome is commit.outcome:
         return dict(result.error)
-    seen = (commit.observation or {}).get("detail") or (commit.observation or {}).get("job")
+    seen = evidence.get("detail") or evidence.get("job")
     reason = f"the job ended as {commit.outcome.value}" + (f" ({seen})" if seen else "")
-    return S3RunnerError(reason, operation="run").to_json()
+    hint = _HINTS.get(commit.outcome, "")
+    return S3RunnerError(reason, operation="run", hint=hint).to_json()

@@ -23,6 +23,13 @@ _SHORT_GRACE_SHARE = 0.6
 _KILL_PATIENCE_S = 60
 """How long a killed tool may take to vanish (a process stuck in the kernel may never)."""
 
+_TERM_LAG_S = 5.0
+"""How much later than the shim the stager may be told to end: their containers are told one by one.
+
+Longer than a busy node needs, and short of the time that a grace leaves. Not every TERM that a shim
+gets is the pod's: a script that ends with `kill 0` sends one to all of its group.
+"""
+
 _KEPT = 4096
 _DIGITS = 18
 """The shim's words are short; whatever is longer comes from the tool."""
@@ -90,15 +97,23 @@ def _outcome_of_code(exit_code: int, *, oom_grew: bool | None) -> tuple[Outcome,
 class ToolWatch:
     """The stager's ends of the two FIFOs, from before the tool starts until the shim is gone.
 
-    `wake` is a descriptor that becomes readable when the pod is asked to end (SIGTERM).
+    `wake` is a descriptor that becomes readable when the pod is asked to end (SIGTERM), which
+    `on_term` is told.
     """
 
     def __init__(
-        self, attempt: Attempt, wake: int, clock: Callable[[], float] = time.monotonic
+        self,
+        attempt: Attempt,
+        wake: int,
+        clock: Callable[[], float] = time.monotonic,
+        on_term: Callable[[], object] = lambda: None,
+        term_lag_s: float = _TERM_LAG_S,
     ) -> None:
         self._attempt = attempt
         self._wake = wake
         self._clock = clock
+        self._on_term = on_term
+        self._term_lag_s = term_lag_s
         self._up = os.open(attempt.control_file("up"), os.O_RDONLY | os.O_NONBLOCK)
         # opened for both, so that it never waits for the shim
         self._down = os.open(attempt.control_file("down"), os.O_RDWR)
@@ -128,6 +143,7 @@ class ToolWatch:
             if self._wake in events:
                 os.read(self._wake, 512)
                 self._term_at = self._term_at or self._clock()
+                self._on_term()
             if self._up in events and self._hung_up():
                 return self._end(hung_up=True)
             if self._clock() >= self._next_deadline() and self._times_up():
@@ -173,6 +189,13 @@ class ToolWatch:
             self._started_at = self._clock()
         return not chunk
 
+    def _await_term(self) -> None:
+        """Let the TERM that the shim was sent arrive here too: the tool was told to end."""
+        if self._term_at is None and select.select([self._wake], [], [], self._term_lag_s)[0]:
+            os.read(self._wake, 512)
+            self._term_at = self._clock()
+            self._on_term()
+
     def _end(self, *, hung_up: bool) -> ToolEnd:
         stored = self._attempt.control_file("exit_code")
         # when the shim wrote its line, nothing else was left to write one behind it
@@ -181,7 +204,10 @@ class ToolWatch:
             # the shim may have been killed between the file and the line
             with contextlib.suppress(OSError):
                 line = read_piece(stored)
-        code, *counts = [_number(word) for word in line.split()[:3]] or [None]
+        words = line.split()
+        code, *counts = [_number(word) for word in words[:3]] or [None]
+        if words[3:4] == [b"term"]:
+            self._await_term()
         seconds = 0.0 if self._started_at is None else self._clock() - self._started_at
         return ToolEnd(
             started=self._started_at is not None,

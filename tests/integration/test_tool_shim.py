@@ -122,7 +122,7 @@ class Shim:
         """Return the tool's exit code as the file has it, the same as the line has it."""
         text = (self.control / "exit_code").read_text()
         assert self.received == b"started\nexit " + text.encode()
-        code, before, after = text.split()
+        code, before, after, *_ = text.split()
         assert before == after
         return code
 
@@ -318,6 +318,7 @@ def test_a_tool_that_catches_term_has_its_own_code_after_it_cleaned_up(any_shim:
     os.kill(any_shim.pid(), signal.SIGTERM)
     any_shim.finish()
     assert any_shim.exit_code() == "42"
+    assert (any_shim.control / "exit_code").read_text().split()[3:] == ["term"]
 
 
 def test_leftovers_are_dead_before_the_exit_code_is_there(any_shim: Shim) -> None:

@@ -17,6 +17,7 @@ from attempts import (
 )
 from fake_cluster import COMPLETE, FAILED, GONE, RUNNING, FakeCluster, Heard, head_of, job, pod
 from memory_store import MemoryStore
+from observing import observed
 from samples import JOB_ID, STORE
 
 from s3runner.cluster.protocol import Observation
@@ -36,9 +37,10 @@ from s3runner.model import (
     Resources,
     Retry,
 )
+from s3runner.pod_model import KubernetesPlace, NodeChoice, Placement, PodCredentials
 from s3runner.runner.decide import first_generation
 from s3runner.runner.follow import wait
-from s3runner.runner.report import Silence
+from s3runner.runner.report import JobEnd, Silence
 from s3runner.runner.submission import submit
 from s3runner.staging.manifest import document_digest
 from s3runner.staging.records import Commit, Generation, Result
@@ -117,12 +119,12 @@ def test_without_a_commit_the_head_records_its_decision_and_then_commits_it(
     store = memory_store()
     store_job(store)
     attempt = open_attempt(tmp_path, store)
-    publish(attempt, end_of(attempt, Outcome.ACCESS_DENIED, error={"reason": "no answer"}))
+    publish(attempt, end_of(attempt, Outcome.BAD_SPEC, error={"reason": "no answer"}))
     store.calls.clear()
 
     end = wait(head_of(store, FakeCluster(FAILED)), JOB_ID, Silence())
 
-    assert (end.outcome, end.code) == (Outcome.ACCESS_DENIED, 23)
+    assert (end.outcome, end.code) == (Outcome.BAD_SPEC, 20)
     assert end.error == {"reason": "no answer"}
     assert writes(store.calls) == [
         ("put_if_absent", JOB.generation(2)),
@@ -145,7 +147,7 @@ def test_only_results_of_attempts_are_read_as_results(tmp_path: Path) -> None:
     put(store, attempt.keys.out("result.json"), b"not ours")
     put(store, attempt.keys.out("deep/er/result.json"), b"not ours")
 
-    assert followed(store, FakeCluster(FAILED))[0] is Outcome.ACCESS_DENIED
+    assert followed(store, FakeCluster(FAILED))[0] is Outcome.BAD_SPEC
 
 
 def test_a_job_that_is_gone_with_no_word_was_deleted() -> None:
@@ -174,10 +176,11 @@ def test_a_job_that_was_never_created_is_created_by_whoever_waits() -> None:
     """The head that submitted it died between the spec and the Job."""
     store = memory_store()
     store_job(store)
-    del store.objects[JOB.generation(1)]
+    store.delete(JOB.generation(1))
+    assert JOB.generation(1) not in store.objects
     cluster = FakeCluster(GONE, FAILED, meanwhile=[lambda: None])
 
-    assert followed(store, cluster)[0] is Outcome.ACCESS_DENIED
+    assert followed(store, cluster)[0] is Outcome.BAD_SPEC
     assert list(cluster.jobs) == [NAME]
     assert {JOB.generation(1), JOB.generation_created(1)} <= set(store.objects)
 
@@ -187,7 +190,7 @@ def test_a_damaged_result_counts_as_none(tmp_path: Path) -> None:
     store_job(store)
     put(store, open_attempt(tmp_path, store).keys.result, b'{"protocol": 1}')
 
-    assert followed(store, FakeCluster(FAILED))[0] is Outcome.ACCESS_DENIED
+    assert followed(store, FakeCluster(FAILED))[0] is Outcome.BAD_SPEC
     commit = committed(store)
     assert commit is not None
     assert commit.attempt is None
@@ -211,9 +214,9 @@ def test_a_commit_counts_although_the_tool_lives_on(tmp_path: Path) -> None:
 def test_a_tool_that_lives_on_without_its_stager_is_ended_after_the_grace() -> None:
     store = memory_store()
     store_job(store, destination=Destination(grace_s=0))
-    cluster = FakeCluster(running_beside(23), meanwhile=[lambda: None] * 3)
+    cluster = FakeCluster(running_beside(20), meanwhile=[lambda: None] * 3)
 
-    assert followed(store, cluster)[0] is Outcome.ACCESS_DENIED
+    assert followed(store, cluster)[0] is Outcome.BAD_SPEC
     assert ("delete", NAME) in store.calls
 
 
@@ -242,7 +245,7 @@ def test_a_lost_answer_to_the_heads_own_commit_is_still_its_commit() -> None:
     store = memory_store(lose=[("put_if_absent", 1), ("put_if_absent", 3)])
     store_job(store)
 
-    assert followed(store, FakeCluster(FAILED))[0] is Outcome.ACCESS_DENIED
+    assert followed(store, FakeCluster(FAILED))[0] is Outcome.BAD_SPEC
 
 
 def test_a_store_that_does_not_answer_is_no_outcome() -> None:
@@ -294,11 +297,11 @@ def test_a_second_head_finishes_what_a_first_one_began(tmp_path: Path) -> None:
 def test_attempts_are_the_pods_that_were_made() -> None:
     store = memory_store()
     store_job(store)
-    pods = (pod("a"), pod("b", created="2026-01-01T00:00:01Z", fetch=23))
+    pods = (pod("a"), pod("b", created="2026-01-01T00:00:01Z", fetch=20))
 
     end = wait(head_of(store, FakeCluster(Observation(job("Failed"), pods))), JOB_ID, Silence())
 
-    assert (end.attempts, end.outcome) == (2, Outcome.ACCESS_DENIED)
+    assert (end.attempts, end.outcome) == (2, Outcome.BAD_SPEC)
 
 
 def test_a_result_that_is_not_the_committed_one_is_refused(tmp_path: Path) -> None:
@@ -426,3 +429,203 @@ def test_a_head_that_comes_late_goes_on_from_the_newest_generation() -> None:
 
     assert list(cluster.jobs) == [JOB.job_name(2)]
     assert (end.generation, end.attempts) == (2, 5)
+
+
+def test_a_pod_over_its_disk_limit_ends_its_generation_while_the_job_goes_on() -> None:
+    """The Job's next pod would have no more disk: the head makes a Job that has."""
+    store = memory_store()
+    spec = store_job(store, resources=Resources(disk=Quantity("20Mi", "20Mi")))
+    first = first_generation(spec, document_digest(store.objects[JOB.spec]), NAME)
+    put(store, JOB.generation(1), first.dump())
+    evicted = pod(tool=0, stager=137)
+    words = "Pod ephemeral local storage usage exceeds the total limit of containers 20Mi. "
+    evicted["status"].update(phase="Failed", reason="Evicted", message=words)
+    cluster = FakeCluster(Observation(job(), (evicted,)), FAILED)
+
+    outcome, heard = followed(store, cluster)
+
+    assert outcome is Outcome.BAD_SPEC
+    assert "generation 1 ended as no_space" in heard.warnings[0]
+    second = Generation.load(store.objects[JOB.generation(2)], "")
+    assert (second.attempts, second.spent) == (1, {"no_space": 1})
+    assert ("delete", NAME) in store.calls
+    assert list(cluster.jobs) == [JOB.job_name(2)]
+
+
+def test_no_space_at_the_cap_says_what_to_ask_for() -> None:
+    store = memory_store()
+    store_job(store)
+    put(store, JOB.generation_created(1), b"{}")
+    full = Observation(job("Failed", "PodFailurePolicy"), (pod(fetch=24),))
+
+    end = wait(head_of(store, FakeCluster(full)), JOB_ID, Silence())
+
+    assert (end.outcome, end.code) == (Outcome.NO_SPACE, 24)
+    assert end.error is not None
+    assert "resources.disk" in str(end.error["hint"])
+
+
+class Waiting:
+    """A clock that only the waits of a cluster move."""
+
+    def __init__(self, *seen: Observation, waits: int = 99, step_s: float = 10.0) -> None:
+        self.now_s = 0.0
+        self._step_s = step_s
+        self.cluster = FakeCluster(*seen, meanwhile=[self._pass] * waits)
+
+    def _pass(self) -> None:
+        self.now_s += self._step_s
+
+    def follow(self, store: MemoryStore) -> tuple[JobEnd, Heard]:
+        heard = Heard()
+        head = head_of(store, self.cluster)
+        return wait(head, JOB_ID, heard, clock=lambda: self.now_s), heard
+
+
+def kubernetes(image_pull_timeout_s: int = 40, **changes: object) -> Destination:
+    place = KubernetesPlace(
+        PodCredentials(service_account="s3"), image_pull_timeout_s=image_pull_timeout_s
+    )
+    return replace(Destination(grace_s=20, pending_timeout_s=60, kubernetes=place), **changes)  # type: ignore[arg-type]
+
+
+HELD_UP = {
+    "no-shell": (Outcome.CONFIG_ERROR, 0, "/bin/sh"),
+    "image-invalid-name": (Outcome.IMAGE_PULL_FAILED, 0, "invalid reference format"),
+    "image-never-pull": (Outcome.IMAGE_PULL_FAILED, 0, "pull policy of Never"),
+    "image-back-off": (Outcome.IMAGE_PULL_FAILED, 40, "samtools:1.2l: not found"),
+    "secret-missing": (Outcome.CONFIG_ERROR, 40, 'secret "s3-keys" not found'),
+    "unschedulable": (Outcome.UNSCHEDULABLE, 60, "2 Insufficient nvidia.com/gpu"),
+    "volume-missing": (Outcome.TOOL_NEVER_STARTED, 60, "no container has started"),
+    "oom-init-stays": (Outcome.OUT_OF_MEMORY, 20, "OOMKilled (container fetch)"),
+    "terminating-on-a-dead-node": (Outcome.BUDGETS_SPENT, 140, "DeletionByTaintManager"),
+    "quota-for-pods": (Outcome.CLUSTER_REFUSED, 60, "exceeded quota: compute"),
+    "pod-security": (Outcome.CLUSTER_REFUSED, 40, "violates PodSecurity"),
+    "job-gone-pod-ends": (Outcome.DELETED, 140, "the pod was deleted"),
+}
+"""What each comes to, after how many seconds, and what the user is told."""
+
+
+@pytest.mark.parametrize("name", HELD_UP)
+def test_what_does_not_go_on_is_ended_when_its_time_is_over(name: str) -> None:
+    store = memory_store()
+    retry = Retry(memory_cap="1Mi")
+    store_job(store, destination=kubernetes(max_evictions=0), retry=retry)
+    put(store, JOB.generation_created(1), b"{}")
+    waiting = Waiting(observed(name))
+
+    end, _ = waiting.follow(store)
+
+    outcome, after_s, words = HELD_UP[name]
+    # the bound itself has to be over, and the next look comes 10 s later
+    assert (end.outcome, waiting.now_s) == (outcome, after_s + 10 if after_s else 0)
+    assert end.error is not None
+    assert words in str(end.error["reason"])
+    told_what_to_do = end.outcome not in (Outcome.OUT_OF_MEMORY, Outcome.TOOL_NEVER_STARTED)
+    assert bool(end.error["hint"]) == told_what_to_do
+    assert ("delete", NAME) in store.calls
+
+
+def test_what_is_held_up_by_another_thing_gets_its_time_anew() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes())
+    first, second = observed("secret-missing"), observed("image-of-the-worker")
+    waiting = Waiting(*[first] * 4, *[RUNNING] * 2, *[first] * 4, *[second] * 4, FAILED)
+    put(store, JOB.generation_created(1), b"{}")
+
+    end, _ = waiting.follow(store)
+
+    assert (end.outcome, waiting.now_s) == (Outcome.BAD_SPEC, 140)
+
+
+def test_a_back_off_between_two_pulls_is_the_same_trouble() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes())
+    pulls = [observed("image-err-pull"), observed("image-back-off")] * 9
+    waiting = Waiting(*pulls)
+
+    end, heard = waiting.follow(store)
+
+    assert (end.outcome, waiting.now_s) == (Outcome.IMAGE_PULL_FAILED, 50)
+    assert [note.partition(": ")[0] for note in heard.notes] == ["pending"]
+
+
+def test_the_user_is_told_once_what_a_job_waits_for() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes(), outputs=())
+    seen = [observed(name) for name in ("suspended", "unschedulable", "unschedulable", "fetching")]
+    waiting = Waiting(*seen, FAILED)
+
+    _, heard = waiting.follow(store)
+
+    assert heard.states == ["queued", "pending", "fetching", "ended"]
+    assert [note.split(" are")[0] for note in heard.notes] == [
+        "queued: the Job is suspended: its queue has not admitted it",
+        "pending: 0/3 nodes",
+    ]
+
+
+def test_a_queue_may_take_as_long_as_it_likes() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes())
+    waiting = Waiting(*[observed("suspended")] * 90, FAILED)
+
+    assert waiting.follow(store)[0].outcome is Outcome.BAD_SPEC
+    assert waiting.now_s == 900
+
+
+def test_a_pod_of_a_deleted_job_may_still_commit(tmp_path: Path) -> None:
+    store = memory_store()
+    store_job(store, outputs=())
+    put(store, JOB.generation_created(1), b"{}")
+    attempt = open_attempt(tmp_path, store)
+    ending = observed("job-gone-pod-ends")
+    cluster = FakeCluster(ending, GONE, meanwhile=[lambda: finish(attempt)])
+
+    outcome, heard = followed(store, cluster)
+
+    assert (outcome, heard.warnings) == (Outcome.SUCCEEDED, [])
+    assert heard.states == ["ended"]
+
+
+def test_each_pod_after_the_first_is_told_of_with_its_reason() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes(), outputs=())
+    second = observed("pod-gone-next-runs")
+    waiting = Waiting(observed("pod-gone"), second, second, FAILED)
+
+    _, heard = waiting.follow(store)
+
+    assert heard.warnings == ["attempt 2 of at most 4 (evicted from node spot-7: the pod is gone)"]
+    assert heard.states == ["pending", "running", "ended"]
+
+
+def test_looking_costs_no_request_to_the_store_while_nothing_has_ended() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes(pending_timeout_s=9_999))
+    waits = ["fetching", "running", "staging-out", "unschedulable", "quota-for-pods", "suspended"]
+    waiting = Waiting(*[observed(name) for name in waits for _ in range(5)], FAILED)
+
+    waiting.follow(store)
+
+    looks = [number for number, call in enumerate(store.calls) if call[0] == "observe"]
+    between = {call[0] for call in store.calls[looks[0] : looks[-1]]}
+    assert between == {"observe", "wait"}
+
+
+def test_spent_evictions_are_followed_by_other_nodes() -> None:
+    store = memory_store()
+    place = KubernetesPlace(
+        PodCredentials(service_account="s3"), then=(Placement(NodeChoice({"pool": "calm"})),)
+    )
+    store_job(store, destination=Destination(kubernetes=place))
+    cluster = FakeCluster(observed("eviction-spent"), FAILED)
+
+    _, heard = followed(store, cluster)
+
+    assert heard.warnings == [
+        "generation 1 ended as evicted; trying again as generation 2 on other nodes"
+    ]
+    made = cluster.jobs[JOB.job_name(2)]["spec"]["template"]["spec"]
+    assert made["nodeSelector"] == {"pool": "calm"}
+    assert generations(store)[1].spent == {"evicted": 4}

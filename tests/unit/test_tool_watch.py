@@ -76,6 +76,8 @@ class Pod:
         walltime_s: float = LONG_S,
         grace_s: int = 1,
         clock: Callable[[], float] = time.monotonic,
+        on_term: Callable[[], object] = lambda: None,
+        term_lag_s: float = LONG_S,
     ) -> tuple[ToolWatch, Shim]:
         store = memory_store()
         where = Destination(start_timeout_s=start_timeout_s, grace_s=grace_s)
@@ -83,7 +85,7 @@ class Pod:
         attempt = open_attempt(self._root, store)
         for name in ("up", "down"):
             os.mkfifo(attempt.control_file(name))
-        watch = ToolWatch(attempt, self._wake, clock)
+        watch = ToolWatch(attempt, self._wake, clock, on_term, term_lag_s)
         self._stack.callback(watch.close)
         return watch, Shim(attempt, self._stack)
 
@@ -226,6 +228,38 @@ def test_a_tool_that_was_told_to_end_is_interrupted_whatever_its_code(pod: Pod) 
     assert outcome_of_tool(end) == (Outcome.INTERRUPTED, False)
 
 
+@pytest.mark.parametrize("code", [0, 143])
+def test_term_that_reaches_the_shim_first_is_waited_for(pod: Pod, code: int) -> None:
+    """A kubelet tells its containers one by one: the tool may be gone when the stager hears."""
+    told: list[str] = []
+    # the third look at the clock is at the hang-up: the TERM comes when there is no tool any more
+    looks = iter([lambda: None, lambda: None, pod.term])
+
+    def clock() -> float:
+        next(looks, lambda: None)()
+        return time.monotonic()
+
+    watch, shim = pod.watch(grace_s=1000, clock=clock, on_term=lambda: told.append("term"))
+    shim.start()
+    shim.leave_code(f"{code} 0 0 term\n")
+    shim.hang_up()
+
+    end = watch.wait()
+
+    assert next(looks, None) is None
+    assert (end.exit_code, outcome_of_tool(end)) == (code, (Outcome.INTERRUPTED, False))
+    assert told == ["term"]
+
+
+def test_a_tool_that_tells_its_own_group_to_end_is_not_interrupted(pod: Pod) -> None:
+    watch, shim = pod.watch(term_lag_s=0)
+    shim.start(b"started\n", b"exit 0 0 0 term\n")
+    shim.leave_code("x")
+    shim.hang_up()
+
+    assert outcome_of_tool(watch.wait()) == (Outcome.SUCCEEDED, True)
+
+
 def test_a_tool_that_ignores_term_is_told_to_end_in_time(pod: Pod) -> None:
     watch, shim = pod.watch(grace_s=1)
     shim.start(b"started\n")
@@ -247,12 +281,14 @@ def test_a_tool_that_ignores_term_is_told_to_end_in_time(pod: Pod) -> None:
 
 def test_term_wakes_the_stager_at_once(pod: Pod) -> None:
     """It does not wait for the walltime, or for the tool to speak, to begin counting the grace."""
-    watch, shim = pod.watch(walltime_s=10_000, grace_s=0)
+    told: list[str] = []
+    watch, shim = pod.watch(walltime_s=10_000, grace_s=0, on_term=lambda: told.append("term"))
     shim.start(b"started\n")
     thread = in_thread(pod.term, shim.await_down, shim.hang_up)
 
     assert watch.wait().interrupted
     thread.join()
+    assert told == ["term"]
 
 
 def test_the_walltime_closes_down_and_waits_for_the_tools_end(pod: Pod) -> None:
