@@ -5,13 +5,26 @@ BIN := $(VENV)/bin
 GALAXY_VERSION ?= 26.1.2
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: demo test test-galaxy-pins check bench clean
+.PHONY: demo test nightly test-cluster test-galaxy-pins check image bench clean
 
 demo: $(VENV)/.demo  ## Run the main job on an embedded S3 server: no root, no other network
 	$(BIN)/s3runner demo
 
 test: $(VENV)/.test  ## Pass the tests; the last lines say which real services were missing
 	$(BIN)/python -m pytest $(PYTEST_FLAGS)
+
+nightly: $(VENV)/.test  ## The tests that take minutes, and properties with many more examples
+	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m nightly
+	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest $(PYTEST_FLAGS) $$(grep -rl 'from hypothesis' tests --include='test_*.py')
+
+# Without a default; CONTRIBUTING.md says what each is
+CLUSTER_NEEDS := S3RUNNER_TEST_KUBECONFIG S3RUNNER_TEST_WORKER_IMAGE S3RUNNER_TEST_TOOL_IMAGE S3RUNNER_TEST_S3_ENDPOINT S3RUNNER_TEST_S3_POD_ENDPOINT S3RUNNER_TEST_BUCKET AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
+
+test-cluster:  ## The cluster suite on the Kubernetes cluster that S3RUNNER_TEST_KUBECONFIG names
+	@missing=; for name in $(CLUSTER_NEEDS); do [ -n "$$(printenv $$name)" ] || missing="$$missing $$name"; done; \
+	[ -z "$$missing" ] || { echo "make test-cluster: not set:$$missing" >&2; exit 2; }
+	@$(MAKE) $(VENV)/.test
+	$(BIN)/python -m pytest tests/contract/test_cluster.py -k real
 
 test-galaxy-pins: .venv-galaxy-pins/.test  ## Unit and contract tests under the versions that Galaxy pins
 	.venv-galaxy-pins/bin/python -m pytest $(PYTEST_FLAGS) tests/unit tests/contract
@@ -21,7 +34,10 @@ check: $(VENV)/.dev  ## Static checks
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/shellcheck job_scripts/tool_shim.sh tests/services/ceph_rgw .ci/run
+	$(BIN)/shellcheck job_scripts/tool_shim.sh tests/services/ceph_rgw .ci/run docker/build_image docker/collect_wheels
+
+image: $(VENV)/bin/uv  ## Build the worker image into dist/s3runner-worker.tar; as root, with buildah (docker/build_image)
+	PYTHON=$(BIN)/python docker/build_image
 
 bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the same run
 	$(BIN)/uv pip install --quiet --python $(BIN)/python awscli
@@ -29,7 +45,7 @@ bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the s
 	$(BIN)/python bench/memory.py
 
 clean:
-	rm -rf .venv .venv-galaxy-pins demo-result
+	rm -rf .venv .venv-galaxy-pins demo-result docker/wheels
 
 # The interpreter comes from the system, everything else from the package index through uv (quick, cached).
 $(VENV)/bin/uv:

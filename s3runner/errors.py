@@ -89,6 +89,12 @@ class IntegrityError(S3RunnerError):
     temporary = True
 
 
+class DamagedDocumentError(SpecError, IntegrityError):
+    """A stored document has other bytes than the digest says that another one names it by."""
+
+    code = 22
+
+
 class LocalAccessError(S3RunnerError):
     """A local directory that s3runner may not write to."""
 
@@ -144,10 +150,14 @@ class StoreAccessError(StoreError):
 
 
 class StoreUnavailableError(StoreError):
-    """No answer, a broken answer, or one that says "later": worth another try."""
+    """No answer, a broken answer, or one that says "later": worth another try.
+
+    `wait_s` is for how long the server asked to be left alone.
+    """
 
     code = 30
     temporary = True
+    wait_s: float = 0.0
 
 
 class ClusterUnavailableError(S3RunnerError):

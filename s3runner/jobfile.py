@@ -11,22 +11,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from s3runner.cluster.job_object import reference_variable
+from s3runner.cluster.pod_paths import lies_in, reference_variable
+from s3runner.documented import documented_schema
 from s3runner.errors import SettingsError, printable
-from s3runner.jobfile_model import (
-    CountPair,
-    JobFile,
-    OutputForm,
-    Pair,
-    ResourceFields,
-)
-from s3runner.model import Input, Job, Output, Quantity, Reference, Resources, S3Uri
+from s3runner.jobfile_model import JobFile, OutputForm
+from s3runner.model import Input, Job, Output, Reference, S3Uri
 from s3runner.nearest import did_you_mean
-from s3runner.places import lies_in, place_of
+from s3runner.places import place_of
+from s3runner.store.urls import check_url, is_url, is_web, shown
 from s3runner.yamlfile import Document, Location, check, parse_yaml, read_yaml_documents
 
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _OURS = ("CPUS", "MEMORY_MB", "TMPDIR")
 
 
@@ -77,7 +72,7 @@ def parse_job(
 
 def job_schema() -> dict[str, Any]:
     """Return the JSON Schema of a job file."""
-    return JobFile.model_json_schema()
+    return documented_schema(JobFile)
 
 
 def _job(document: Document, base_dir: Path, stem: str, references: Mapping[str, Reference]) -> Job:
@@ -91,9 +86,11 @@ def _job(document: Document, base_dir: Path, stem: str, references: Mapping[str,
         outputs=reader.outputs(file.outputs),
         references=reader.references(file.references),
         env=reader.env(file.env),
-        resources=_resources(file.resources),
+        resources=file.resources.values(),
         walltime_s=file.walltime,
         retry=file.retry.written(),
+        pod=file.pod.parts(),
+        disk_factor=file.resources.disk_factor,
     )
     reader.check_overlaps(job)
     if reader.mistakes:
@@ -104,24 +101,6 @@ def _job(document: Document, base_dir: Path, stem: str, references: Mapping[str,
 def _name_from(stem: str) -> str:
     safe = re.sub(r"[^A-Za-z0-9._-]+", "-", stem).strip("-._")[:63]
     return safe or "job"
-
-
-def _resources(fields: ResourceFields) -> Resources:
-    gpu = fields.gpu
-    if isinstance(gpu, CountPair):
-        gpu = gpu.limit or gpu.request or 0
-    return Resources(
-        cpu=_quantity(fields.cpu),
-        memory=_quantity(fields.memory),
-        disk=_quantity(None if fields.disk == "auto" else fields.disk),
-        gpu=gpu,
-    )
-
-
-def _quantity(value: str | Pair | None) -> Quantity:
-    if isinstance(value, Pair):
-        return value.quantity()
-    return Quantity(value, value)
 
 
 class _Reader:
@@ -203,7 +182,8 @@ class _Reader:
     def _source(self, text: str) -> str:
         if text.startswith("s3://"):
             return str(S3Uri.parse(text))
-        if _SCHEME.match(text):
+        if is_url(text):
+            _check_url(text)
             return text
         try:
             return str(self._base_dir / Path(text).expanduser())
@@ -225,7 +205,15 @@ def _flat(
     ]
 
 
+def _check_url(url: str) -> None:
+    try:
+        check_url(url)
+    except SettingsError as error:
+        hint = f"; {error.hint}" if error.hint else ""
+        raise ValueError(f"{shown(url)}: {error.reason}{hint}") from error
+
+
 def _is_file(source: str) -> bool:
-    if source.startswith("s3://"):
-        return not source.endswith("/")
-    return bool(_SCHEME.match(source)) or Path(source).is_file()
+    if is_web(source):
+        return True
+    return not source.endswith("/") if is_url(source) else Path(source).is_file()

@@ -6,148 +6,20 @@ They stand apart from `jobfile` because they are also its JSON Schema; they know
 from __future__ import annotations
 
 import re
-from decimal import Decimal
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, Field, Tag, WithJsonSchema, field_validator, model_validator
+from pydantic import AfterValidator, Field, Tag, field_validator
 
-from s3runner.cluster.quantity import parse_quantity
-from s3runner.errors import SettingsError
-from s3runner.model import Quantity
 from s3runner.places import place_of
+from s3runner.pod_fields import PodFields, Text, Written
+from s3runner.resource_fields import ResourceFields
 from s3runner.retry_fields import RetryFields
 from s3runner.yamlfile import BY_FORM, Checked, Seconds
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
-_LEAST_BYTES = 1024**2
 
 
-def _text(value: str) -> str:
-    if not value.strip() or "\0" in value:
-        raise ValueError("must be text that is not blank and holds no NUL")
-    return value
-
-
-def _cores(value: str) -> str:
-    if not re.fullmatch(r"[\d.]+m?", value) or _number(value) <= 0:
-        raise ValueError(f"{value!r} is no number of cores; write 4, 0.5 or 500m")
-    return value
-
-
-def _bytes(value: str) -> str:
-    if value.endswith("m"):
-        raise ValueError(f"{value!r} counts thousandths of a byte; write 500Mi")
-    if _number(value) < _LEAST_BYTES:
-        raise ValueError(f"{value!r} is less than 1Mi; write the unit, such as 500Mi or 8Gi")
-    return value
-
-
-def _disk(value: str) -> str:
-    return value if value == "auto" else _bytes(value)
-
-
-def _number(value: str) -> Decimal:
-    try:
-        return parse_quantity(value)
-    except SettingsError as error:
-        raise ValueError(error.reason) from error
-
-
-Written = Annotated[str, WithJsonSchema({"type": ["string", "number", "boolean"]})]
-"""Text that other readers of YAML may take for a number."""
-
-Number = Annotated[str, WithJsonSchema({"type": ["string", "number"]})]
-Text = Annotated[str, AfterValidator(_text)]
 Place = Annotated[str, AfterValidator(place_of)]
-Cores = Annotated[Number, AfterValidator(_cores)]
-Bytes = Annotated[Number, AfterValidator(_bytes)]
-Count = Annotated[int, Field(ge=0, le=64)]
-
-
-class Pair(Checked):
-    """What the scheduler sets aside, and what the tool may not exceed."""
-
-    @model_validator(mode="after")
-    def _in_order(self) -> Pair:
-        quantity = self.quantity()
-        if quantity.request is None and quantity.limit is None:
-            raise ValueError("needs a request, a limit, or both")
-        request, limit = (quantity.request or "0"), (quantity.limit or quantity.request or "0")
-        if parse_quantity(request) > parse_quantity(limit):
-            raise ValueError(f"the request {request} is more than the limit {limit}")
-        return self
-
-    def quantity(self) -> Quantity:
-        """Return the pair as plain values."""
-        fields = self.model_dump()
-        return Quantity(fields["request"], fields["limit"])
-
-
-class CoresPair(Pair):
-    """Cores, set aside and at most."""
-
-    request: Cores | None = None
-    """Cores that the scheduler sets aside."""
-
-    limit: Cores | None = None
-    """Cores that the tool is held to."""
-
-
-class BytesPair(Pair):
-    """Bytes, set aside and at most."""
-
-    request: Bytes | None = None
-    """Bytes that the scheduler sets aside."""
-
-    limit: Bytes | None = None
-    """Bytes past which the tool is ended."""
-
-
-class CountPair(Checked):
-    """Whole devices: Kubernetes wants both numbers to agree."""
-
-    request: Count | None = None
-    """Devices that the scheduler sets aside."""
-
-    limit: Count | None = None
-    """Devices that the tool may use; the same number."""
-
-    @model_validator(mode="after")
-    def _agree(self) -> CountPair:
-        if self.request is not None and self.limit is not None and self.request != self.limit:
-            raise ValueError("request and limit of a gpu must be the same number")
-        return self
-
-
-CoresForm = Annotated[
-    Annotated[Cores, Tag("<text>")] | Annotated[CoresPair, Tag("<mapping>")], BY_FORM
-]
-BytesForm = Annotated[
-    Annotated[Bytes, Tag("<text>")] | Annotated[BytesPair, Tag("<mapping>")], BY_FORM
-]
-DiskText = Annotated[Number, AfterValidator(_disk)]
-DiskForm = Annotated[
-    Annotated[DiskText, Tag("<text>")] | Annotated[BytesPair, Tag("<mapping>")], BY_FORM
-]
-CountForm = Annotated[
-    Annotated[Count, Tag("<text>")] | Annotated[CountPair, Tag("<mapping>")], BY_FORM
-]
-
-
-class ResourceFields(Checked):
-    """What the tool needs; a plain value is both request and limit."""
-
-    cpu: CoresForm | None = None
-    """Cores: `4`, `0.5`, `500m`."""
-
-    memory: BytesForm | None = None
-    """Memory: `8Gi`, `500Mi`."""
-
-    disk: DiskForm = "auto"
-    """Room for inputs, outputs and scratch: `auto`, or such as `50Gi`."""
-
-    gpu: CountForm = 0
-    """Whole GPUs."""
 
 
 class OutputFields(Checked):
@@ -212,6 +84,9 @@ class JobFile(Checked):
 
     env: dict[str, Written] = Field(default_factory=dict)
     """Environment variables of the tool."""
+
+    pod: PodFields = Field(default_factory=PodFields)
+    """What the job adds to its pods on Kubernetes, besides what its destination does."""
 
     @field_validator("name")
     @classmethod

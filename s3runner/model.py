@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from s3runner.errors import SettingsError
+from s3runner.pod_model import AS_IMAGE, KubernetesPlace, PodParts
 
 PROTOCOL = 1
 """Version of every JSON document in the store; readers refuse any other."""
@@ -174,12 +175,17 @@ class StoredAt:
     `key` is a full key of the job's own bucket, or, with `bucket`, of another one at the same
     endpoint. `offset` (bytes) is set for a member of a pack. `etag` is set where the bytes were
     not hashed by us before: the reader asks with If-Match and hashes as it reads.
+
+    With `url` they lie outside of the store, `key` is empty, and `etag`, or else `modified`, is
+    what the server said of them at submission, in its own words.
     """
 
     key: str
     offset: int | None = None
     bucket: str | None = None
     etag: str | None = None
+    url: str | None = None
+    modified: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,7 +292,8 @@ class Retry:
 class Job:
     """What the user asked for, before any of it is staged: WHAT, nothing about where.
 
-    `retry` holds the fields of `Retry` that are to differ from the destination's.
+    `retry` holds the fields of `Retry` that are to differ from the destination's, `pod` what its
+    pods are to have besides, and `disk_factor` goes before the destination's.
     """
 
     name: str
@@ -299,11 +306,16 @@ class Job:
     resources: Resources = Resources()
     walltime_s: float | None = None
     retry: Mapping[str, Any] = field(default_factory=dict)
+    pod: PodParts = field(default_factory=PodParts)
+    disk_factor: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Destination:
-    """A named place to run, resolved: plain values that the spec may hold (no secret)."""
+    """A named place to run, resolved: plain values that the spec may hold (no secret).
+
+    `resources` are those of a job that does not say.
+    """
 
     name: str = "default"
     cluster: str = "local"
@@ -316,6 +328,14 @@ class Destination:
     max_evictions: int = 3
     retry: Retry = Retry()
     read_only: tuple[str, ...] = ()
+    max_active: int | None = None
+    resources: Resources = Resources()
+    kubernetes: KubernetesPlace | None = None
+
+    @property
+    def tool_has_own_user(self) -> bool:
+        """Tell whether the tool runs as another user than fetch and stager."""
+        return self.kubernetes is not None and self.kubernetes.pod.tool_user == AS_IMAGE
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from s3runner.cluster.job_object import HOME, roots
+from s3runner.cluster.pod_paths import HOME, lies_in, roots
 from s3runner.errors import SettingsError
 
 _MAX_NAME_BYTES = 255
@@ -35,11 +35,6 @@ def place_of(text: str) -> str:
         return place
     _check_absolute(f"/{place}")
     return f"/{place}"
-
-
-def lies_in(path: str, directory: str) -> bool:
-    """Tell whether a place is `directory` itself or lies below it."""
-    return path == directory or path.startswith(f"{directory}/")
 
 
 def _check_absolute(place: str) -> None:

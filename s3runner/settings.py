@@ -14,6 +14,7 @@ from typing import Any
 
 import platformdirs
 
+from s3runner.documented import documented_schema
 from s3runner.errors import SettingsError
 from s3runner.model import Destination, Reference, Retry, StoreConfig
 from s3runner.nearest import did_you_mean
@@ -116,7 +117,17 @@ class Settings:
             max_evictions=found.spot.max_evictions,
             retry=Retry(**found.retry.model_dump()),
             read_only=tuple(found.local.read_only),
+            max_active=found.max_active,
+            resources=found.resources.values(),
+            kubernetes=found.place(
+                tuple(each.placement() for each in found.spot.then), found.resources.disk_factor
+            ),
         )
+
+    def kubeconfig(self, destination: str) -> str | None:
+        """Return the kubeconfig that a destination names; it stays on this machine."""
+        name = self.file.destinations[destination].kubeconfig
+        return None if name is None else str(self.base_dir / Path(name).expanduser())
 
     def _read_ca(self, name: str) -> str:
         path = self.base_dir / Path(name).expanduser()
@@ -162,7 +173,7 @@ def parse_settings(text: str, origin: str, base_dir: Path) -> Settings:
 
 def settings_schema() -> dict[str, Any]:
     """Return the JSON Schema of a settings file."""
-    return SettingsFile.model_json_schema()
+    return documented_schema(SettingsFile)
 
 
 def _settings(document: Document, base_dir: Path) -> Settings:

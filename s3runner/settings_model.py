@@ -13,16 +13,17 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Field, Tag, ValidationInfo, field_validator, model_validator
 
-from s3runner.cluster.job_object import reference_variable
+from s3runner.cluster.pod_paths import reference_variable
 from s3runner.errors import SettingsError
+from s3runner.kubernetes_fields import CREDENTIAL_FORMS, KubernetesFields, ThenFields
 from s3runner.model import S3Uri
 from s3runner.nearest import did_you_mean
 from s3runner.places import place_of
+from s3runner.resource_fields import ResourceFields
 from s3runner.retry_fields import RetryFields
 from s3runner.yamlfile import BY_FORM, Checked, Seconds
 
-_CLUSTERS = ("local",)
-_NOT_YET = ("kubernetes",)
+_CLUSTERS = ("local", "kubernetes")
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
 _BUCKET = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{1,253}")
 _MAX_PREFIX_BYTES = 200
@@ -141,6 +142,9 @@ class SpotSettings(Checked):
     max_evictions: int = Field(default=3, ge=0, le=100)
     """Pods that may be lost to evictions before the job ends; each starts again from its inputs."""
 
+    then: list[ThenFields] = Field(default_factory=list)
+    """Where the job goes on instead of ending, one after the other; on Kubernetes."""
+
 
 class LocalSettings(Checked):
     """What belongs to `cluster: local` only."""
@@ -158,11 +162,11 @@ none by default, so that a job works here only if it would work elsewhere."""
         return value
 
 
-class DestinationSettings(Checked):
-    """A named place to run jobs, with its limits."""
+class DestinationFields(Checked):
+    """What every destination has."""
 
     cluster: str = "local"
-    """What runs the jobs: `local` (processes on this machine)."""
+    """What runs the jobs: `local` (processes on this machine), or `kubernetes`."""
 
     worker_image: str = "s3runner-worker"
     """The image of the containers that fetch and stage out; the local cluster runs them from this \
@@ -181,14 +185,21 @@ image pull."""
 concerned; 6 hours move some terabytes."""
 
     pending_timeout: Seconds = 86400
-    """How long one attempt may wait for a node, as far as the net around a whole job is \
-concerned; a day, for clusters that grow slowly."""
+    """How long a pod may wait for a node before the job ends, or goes on with `spot.then`; a day, \
+for clusters that grow slowly."""
 
     walltime: Seconds = 172800
     """How long a tool may run in one attempt when its job does not say."""
 
+    max_active: int | None = Field(default=None, ge=1)
+    """How many jobs of this destination may be on its cluster at a time; the others wait in the \
+order of their submission. Absent means no bound."""
+
     spot: SpotSettings = Field(default_factory=SpotSettings)
     """What to do when nodes are taken away."""
+
+    resources: ResourceFields = Field(default_factory=ResourceFields)
+    """What a job asks for that does not say."""
 
     retry: RetryFields = Field(default_factory=RetryFields)
     """When a job that failed is tried again."""
@@ -204,12 +215,27 @@ concerned; a day, for clusters that grow slowly."""
         if cluster in _CLUSTERS or cluster is None:
             return data
         available = ", ".join(_CLUSTERS)
-        if cluster in _NOT_YET:
-            raise ValueError(
-                f"cluster: {cluster} is not built into this version yet (available: {available})"
-            )
-        near = did_you_mean(str(cluster), (*_CLUSTERS, *_NOT_YET))
+        near = did_you_mean(str(cluster), _CLUSTERS)
         raise ValueError(f"cluster: there is no {cluster!r}{near} (available: {available})")
+
+
+class DestinationSettings(KubernetesFields, DestinationFields):
+    """A named place to run jobs, with its limits."""
+
+    @model_validator(mode="after")
+    def _of_one_kind(self) -> DestinationSettings:
+        if self.cluster == "kubernetes":
+            if self.credentials is None:
+                raise ValueError(f"cluster: kubernetes needs {CREDENTIAL_FORMS}")
+            if "local" in self.model_fields_set:
+                raise ValueError("local: belongs to cluster: local")
+            return self
+        foreign = [name for name in KubernetesFields.model_fields if name in self.model_fields_set]
+        if self.spot.then:
+            foreign.append("spot.then")
+        if foreign:
+            raise ValueError(f"{', '.join(foreign)}: on cluster: kubernetes only")
+        return self
 
 
 ReferenceForm = Annotated[
@@ -249,6 +275,10 @@ class SettingsFile(Checked):
         _check_names(value)
         if not value:
             raise ValueError("names no destination")
+        for name in value:
+            if not name[-1].isalnum():
+                # a label of its Jobs, and Kubernetes refuses such a value
+                raise ValueError(f"{name!r} must end with a letter or digit")
         return value
 
 

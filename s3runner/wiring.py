@@ -11,12 +11,13 @@ import time
 import uuid
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import platformdirs
 
 from s3runner.cluster.local.adapter import LocalCluster
+from s3runner.cluster.protocol import Cluster
 from s3runner.model import Credentials, Destination, StoreConfig
-from s3runner.runner.gc import Collector
 from s3runner.runner.head import Head
 from s3runner.runner.runner import Runner
 from s3runner.settings import Settings
@@ -28,22 +29,29 @@ from s3runner.store.obstore_store import ObstoreStore
 from s3runner.store.probe import ProbeMemory, check_conditional_writes
 from s3runner.store.retrying import Retry, RetryingStore
 
+if TYPE_CHECKING:
+    from s3runner.runner.gc import Collector
+
 _APP = "s3runner"
+_PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
 def build(settings: Settings, destination_name: str | None, environ: Mapping[str, str]) -> Runner:
     """Return a runner for one destination. Raises SettingsError; asks nothing of the store yet."""
+    destination = settings.destination(destination_name)
     return build_runner(
         settings.store_config(),
-        settings.destination(destination_name),
+        destination,
         pod_config=settings.pod_store_config(),
         credentials=find_credentials(settings.profile, environ),
         lifetimes=Lifetimes(settings.blob_ttl_s, settings.job_ttl_s),
+        kubeconfig=settings.kubeconfig(destination.name),
     )
 
 
 def build_collector(settings: Settings, environ: Mapping[str, str]) -> Collector:
     """Return what `gc` needs, a store and no place to run. Raises SettingsError."""
+    from s3runner.runner.gc import Collector  # noqa: PLC0415  # no other verb needs it
     from s3runner.store.control import BucketControl  # noqa: PLC0415  # boto3 loads slowly
 
     config, retry = settings.store_config(), Retry(budget_s=settings.store_config().retry_budget_s)
@@ -64,6 +72,7 @@ def build_runner(
     pod_config: StoreConfig,
     credentials: Callable[[], Credentials],
     lifetimes: Lifetimes = DEFAULT_LIFETIMES,
+    kubeconfig: str | None = None,
 ) -> Runner:
     """Return a runner from plain values, as tests and other programs have them."""
     raw = ObstoreStore(config, credentials)
@@ -85,7 +94,7 @@ def build_runner(
             store=RetryingStore(raw, retry),
             config=config,
             pod_config=pod_config,
-            cluster=_local_cluster(destination, credentials),
+            cluster=_cluster(destination, credentials, kubeconfig),
             destination=destination,
             cache=DigestCache(
                 Path(platformdirs.user_cache_dir(_APP)) / "digests.sqlite", time.time_ns
@@ -109,6 +118,31 @@ def find_credentials(profile: str | None, environ: Mapping[str, str]) -> Callabl
     return resolve_credentials(profile)
 
 
+def kubernetes_cluster(
+    *, context: str | None = None, namespace: str | None = None, kubeconfig: str | None = None
+) -> Cluster:
+    """Return the cluster that a kubeconfig's context names, or the one that this pod runs in.
+
+    None stands for what kubectl would take. Asks nothing yet.
+    """
+    # the client takes half a second to import
+    from s3runner.cluster.kubernetes.adapter import KubernetesCluster  # noqa: PLC0415
+    from s3runner.cluster.kubernetes.transport import Connection, Place  # noqa: PLC0415
+
+    return KubernetesCluster(Connection(Place(context, namespace, kubeconfig)))
+
+
+def _cluster(
+    destination: Destination, credentials: Callable[[], Credentials], kubeconfig: str | None
+) -> Cluster:
+    place = destination.kubernetes
+    if place is None:
+        return _local_cluster(destination, credentials)
+    return kubernetes_cluster(
+        context=place.context, namespace=place.namespace, kubeconfig=kubeconfig
+    )
+
+
 def _local_cluster(
     destination: Destination, credentials: Callable[[], Credentials]
 ) -> LocalCluster:
@@ -117,9 +151,24 @@ def _local_cluster(
         state / "local",
         worker_image=destination.worker_image,
         worker_secret_files={"credentials": _shared_credentials_file(credentials())},
-        worker_env={"AWS_SHARED_CREDENTIALS_FILE": "/s3runner/secrets/credentials"},
+        worker_env={
+            **_for_inputs_from_elsewhere(os.environ),
+            "AWS_SHARED_CREDENTIALS_FILE": "/s3runner/secrets/credentials",
+        },
         read_only=destination.read_only,
     )
+
+
+def _for_inputs_from_elsewhere(environ: Mapping[str, str]) -> dict[str, str]:
+    """Return the variables by which web proxies and fsspec's file systems are set up.
+
+    They end up in the cluster's directory, which only its user can read.
+    """
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith("FSSPEC_") or name.lower() in _PROXIES
+    }
 
 
 def _shared_credentials_file(credentials: Credentials) -> str:

@@ -6,6 +6,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -78,13 +79,16 @@ class Desk:
         path.write_text(yaml.safe_dump(job, sort_keys=False))
         return path
 
-    def start(self, *words: str | Path, **environment: str) -> subprocess.Popen[str]:
-        """Start `s3runner` with these words.
+    def start(
+        self, *words: str | Path, before: Sequence[str] = (), **environment: str
+    ) -> subprocess.Popen[str]:
+        """Start `s3runner` with these words, by the command `before` (`nice`, say) if there is one.
 
         Ctrl-C reaches it even where the tests themselves run in the background, with INT ignored.
         """
+        command = [*before, "env", "--default-signal=INT", sys.executable, "-m", "s3runner"]
         return subprocess.Popen(
-            ["env", "--default-signal=INT", sys.executable, "-m", "s3runner", *map(str, words)],
+            [*command, *map(str, words)],
             cwd=self.directory,
             env={**self.environment, **environment},
             stdout=subprocess.PIPE,
@@ -92,9 +96,9 @@ class Desk:
             text=True,
         )
 
-    def run(self, *words: str | Path, **environment: str) -> Ran:
-        """Run `s3runner` with these words to its end."""
-        with self.start(*words, **environment) as process:
+    def run(self, *words: str | Path, before: Sequence[str] = (), **environment: str) -> Ran:
+        """Run `s3runner` with these words to its end; see `start`."""
+        with self.start(*words, before=before, **environment) as process:
             stdout, stderr = process.communicate(timeout=240)
         return Ran(process.returncode, stdout, stderr)
 

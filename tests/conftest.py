@@ -11,6 +11,8 @@ Fixtures, each started only when a test first asks for it:
 A service that is not on this machine skips its tests, which the run's last lines say, or fails them
 under `S3RUNNER_TEST_REQUIRE=all` (`service_rule.missing_service`). `S3RUNNER_TEST_RGW_ENV` names a
 file of `ceph_rgw start`'s output to use a gateway that runs already.
+
+`HYPOTHESIS_PROFILE` is `ci`, the same examples at each run, or `nightly`, others and more of them.
 """
 
 from __future__ import annotations
@@ -34,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from hypothesis import settings
 from memory_store import MemoryStore
 from service_rule import MARK, missing_service
 
@@ -48,6 +51,11 @@ SERVICES_DIR = "S3RUNNER_TEST_SERVICES_DIR"
 _STARTED, _PROGRAM_MISSING, _PORT_TAKEN = 0, 3, 4
 
 S3_SERVERS = ("moto", "rgw-http", "rgw-tls")
+
+
+settings.register_profile("ci", derandomize=True, deadline=None, print_blob=True)
+settings.register_profile("nightly", deadline=None, max_examples=1000, print_blob=True)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 
 @dataclass(frozen=True)
@@ -68,7 +76,7 @@ class S3Server:
             insecure_http=self.endpoint.startswith("http:"),
             retry_budget_s=20.0,
         )
-        _bucket_client(self).create_bucket(Bucket=config.bucket)
+        bucket_client(self).create_bucket(Bucket=config.bucket)
         return S3Access(config, self.credentials)
 
 
@@ -101,7 +109,7 @@ class Rgw:
 
 
 @functools.cache
-def _bucket_client(server: S3Server) -> Any:
+def bucket_client(server: S3Server) -> Any:
     """Make a server's boto3 client once: each costs a third of a second."""
     import boto3  # noqa: PLC0415 # slow, and most tests need no server
 

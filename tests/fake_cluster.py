@@ -42,13 +42,14 @@ def job(condition: str | None = None, reason: str = "") -> JobObject:
 
 RUNNING = Observation(job())
 COMPLETE = Observation(job("Complete"), (pod(stager=0),))
-FAILED = Observation(job("Failed", "PodFailurePolicy"), (pod(stager=23),))
+FAILED = Observation(job("Failed", "PodFailurePolicy"), (pod(stager=20),))
 GONE = Observation(None)
 
 
 class FakeCluster:
     """It shows `seen` one by one, the last one for ever, and runs `meanwhile` while one waits.
 
+    The Jobs in `running` are its active ones, of whatever destination.
     Waiting when nothing more is to come fails the test: it would be for ever.
     """
 
@@ -62,6 +63,7 @@ class FakeCluster:
     ) -> None:
         self.identity = identity
         self.jobs: dict[str, JobObject] = {}
+        self.running: set[str] = set()
         self.journal = journal if journal is not None else []
         self._seen = list(seen)
         self._meanwhile = list(meanwhile)
@@ -84,6 +86,10 @@ class FakeCluster:
         seen = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
         return {name: seen}
 
+    def active(self, destination: str) -> Collection[str]:
+        self.journal.append(("active", destination))
+        return set(self.running)
+
     def wait(self, names: Collection[str], timeout_s: float) -> None:
         del timeout_s
         self.journal.append(("wait", " ".join(names)))
@@ -95,7 +101,10 @@ class FakeCluster:
 
 
 def head_of(
-    store: MemoryStore, cluster: FakeCluster, qualify: Callable[[], None] = lambda: None
+    store: MemoryStore,
+    cluster: FakeCluster,
+    qualify: Callable[[], None] = lambda: None,
+    destination: Destination = Destination(),  # noqa: B008  # a frozen value
 ) -> Head:
     """Return a head that journals into the store's calls."""
     cluster.journal = store.calls
@@ -104,7 +113,7 @@ def head_of(
         config=STORE,
         pod_config=STORE,
         cluster=cluster,
-        destination=Destination(),
+        destination=destination,
         cache=DigestCache(None, time.time_ns),
         qualify=qualify,
     )
@@ -117,6 +126,7 @@ class Heard:
     on_job_id: Callable[[str], object] = lambda job_id: job_id
     job_ids: list[str] = field(default_factory=list)
     states: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     phases: dict[str, Phase] = field(default_factory=dict)
 
@@ -130,6 +140,9 @@ class Heard:
 
     def state(self, name: str) -> None:
         self.states.append(name)
+
+    def note(self, text: str) -> None:
+        self.notes.append(text)
 
     def warning(self, text: str) -> None:
         self.warnings.append(text)

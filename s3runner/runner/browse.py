@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from s3runner.errors import InputError
+from s3runner.errors import InputError, SettingsError
 from s3runner.model import Entry, Kind, Manifest
 from s3runner.runner.head import Head
 from s3runner.runner.report import SyncedOutput
 from s3runner.runner.sources import RemoteSources
 from s3runner.runner.sync import describe_outputs, read_manifest
 from s3runner.staging.stream import verified_pieces
+from s3runner.store.urls import is_s3, shown
 
 
 def list_job(head: Head, job_id: str) -> list[SyncedOutput]:
@@ -48,6 +49,8 @@ def read_uri(head: Head, uri: str) -> Iterator[bytes]:
 
 
 def _resolved(head: Head, uri: str) -> Manifest:
+    if not is_s3(uri):
+        raise SettingsError("ls and cat read what lies in the store, s3://…", source=shown(uri))
     top = uri.rstrip("/").rpartition("/")[2]
     return RemoteSources(head.store, head.config).resolve(top, uri, keep_names=True)
 

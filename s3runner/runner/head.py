@@ -13,7 +13,8 @@ from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.expiry import DEFAULT_LIFETIMES, Lifetimes
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import document_digest
-from s3runner.staging.records import Commit, Result, Spec, check_digest
+from s3runner.staging.named import read_named
+from s3runner.staging.records import Commit, Result, Spec
 from s3runner.store.retrying import RetryingStore, read
 
 _JOB_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}")
@@ -68,6 +69,4 @@ class Head:
             return None
         key = self.layout.job(job_id).attempt(commit.attempt).result
         origin = self.config.uri(key)
-        return Result.load(
-            check_digest(read(self.store, key), commit.result_digest, origin), origin
-        )
+        return Result.load(read_named(self.store, key, commit.result_digest, origin), origin)

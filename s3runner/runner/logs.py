@@ -13,9 +13,10 @@ from typing import Protocol
 from s3runner.cluster.protocol import Cluster, JobObject, Observation
 from s3runner.runner import follow
 from s3runner.runner.head import Head
+from s3runner.runner.landing import STREAMS
 from s3runner.runner.report import Silence
 from s3runner.runner.segments import Segments, attempts_with_segments, cap_note
-from s3runner.runner.sync import STREAMS, read_manifest
+from s3runner.runner.sync import read_manifest
 from s3runner.staging.layout import LOG_STREAMS
 from s3runner.staging.records import Commit, Spec
 from s3runner.staging.stream import verified_pieces
@@ -159,6 +160,9 @@ class _WatchedCluster:
 
     def observe(self, names: Collection[str]) -> dict[str, Observation]:
         return self._cluster.observe(names)
+
+    def active(self, destination: str) -> Collection[str]:
+        return self._cluster.active(destination)
 
     def wait(self, names: Collection[str], timeout_s: float) -> None:
         self._meanwhile()

@@ -12,14 +12,16 @@ from datetime import datetime, timezone
 from fnmatch import fnmatchcase
 from typing import Any
 
-from s3runner.cluster.outcome import is_over, since_of, state_of
+from s3runner.cluster.outcome import count_pods, is_over, reason_of, since_of, state_of
 from s3runner.cluster.protocol import Observation
 from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError, SpecError
 from s3runner.model import Outcome, code_of
 from s3runner.runner.creation import newest_generation, was_created
+from s3runner.runner.decide import count_causes, evictions_so_far
 from s3runner.runner.follow import describe
 from s3runner.runner.head import Head
 from s3runner.runner.report import JobEnd, JobReport
+from s3runner.runner.turns import Room, count_active
 from s3runner.staging.parallel import run_all
 from s3runner.staging.records import Commit, Generation, Spec
 
@@ -63,6 +65,8 @@ class JobStatus:
     `since` is when its state began, by the cluster's clock, or by the store's when it has ended;
     None where nobody knows. `end` is its commit's. `attempts` counts the pods that are known,
     `generation` the Jobs that were made for it, `spent` by cause why earlier ones did not suffice.
+    `room` is told of a staged job whose destination has a bound, `reason` of one that is queued or
+    pending where the cluster says why.
     """
 
     row: JobRow
@@ -71,6 +75,8 @@ class JobStatus:
     attempts: int = 0
     generation: int = 0
     spent: Mapping[str, int] = field(default_factory=dict)
+    room: Room | None = None
+    reason: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of `status --json`: that of every verb, and the job's state."""
@@ -84,6 +90,7 @@ class JobStatus:
             "since": _show_time(self.since),
             "created": _show_time(self.row.created),
             "spent": dict(self.spent),
+            "waiting": str(self.room) if self.room is not None else self.reason,
         }
 
 
@@ -161,7 +168,10 @@ def born(job_id: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the store has of a job. `here` tells whether this head's cluster runs it."""
+    """What the store has of a job. `here` tells whether this head's cluster runs it.
+
+    `spec` is kept of jobs that somebody named: a list may be of very many.
+    """
 
     job_id: str
     name: str | None = None
@@ -170,6 +180,7 @@ class _Known:
     commit: Commit | None = None
     generation: Generation | None = None
     problem: S3RunnerError | None = None
+    spec: Spec | None = None
 
     @classmethod
     def of(cls, head: Head, spec: Spec) -> _Known:
@@ -219,6 +230,7 @@ class _Find:
             return error
         return replace(
             _Known.of(self.head, spec),
+            spec=spec,
             generation=newest_generation(self.head, self.job_id),
             commit=self.head.read_commit(self.job_id),
         )
@@ -267,8 +279,9 @@ class _Describe:
         keys = self.head.layout.job(job.job_id)
         record, commit = job.generation, job.commit
         traces = set(self.head.store.list_folders(keys.attempts_prefix))
-        pods = {str(pod["metadata"]["uid"]) for pod in (self.seen or _NOTHING_SEEN).pods}
-        attempts = max(len(traces | pods), record.attempts + len(pods) if record else 0)
+        seen = self.seen or _NOTHING_SEEN
+        pods = {str(pod["metadata"]["uid"]) for pod in seen.pods}
+        attempts = max(len(traces | pods), record.attempts + count_pods(seen) if record else 0)
         since, end = self._since(state), None
         if commit is not None:
             since = self.head.store.head(keys.commit).modified
@@ -280,7 +293,9 @@ class _Describe:
             end=end,
             attempts=attempts,
             generation=_number(commit, record),
-            spent=record.spent if record is not None else {},
+            spent=count_causes(record.spent, evictions_so_far(seen)) if record is not None else {},
+            room=count_active(self.head, job.spec) if state == "staged" and job.spec else None,
+            reason=reason_of(seen) if state in ("queued", "pending") else None,
         )
 
     def _since(self, state: str | None) -> datetime | None:

@@ -41,6 +41,9 @@ class Listener(Protocol):
     def state(self, name: str) -> None:
         """Take note of the job's state, one of STATES; told again only when it changes."""
 
+    def note(self, text: str) -> None:
+        """Take note of what is being waited for."""
+
     def warning(self, text: str) -> None:
         """Take note of what the user should know although nothing failed."""
 
@@ -57,6 +60,9 @@ class Silence:
         """Do nothing."""
 
     def state(self, name: str) -> None:
+        """Do nothing."""
+
+    def note(self, text: str) -> None:
         """Do nothing."""
 
     def warning(self, text: str) -> None:
@@ -136,6 +142,7 @@ class PlannedObject:
 class PlanReport:
     """What submitting a job would do. `requests` are stage-in's; sizes are in bytes.
 
+    `elsewhere` are inputs that no hop of the head's touches: the pod fetches them.
     `disk_bytes` is what the pod's volume is asked to hold, None where the destination decides.
     """
 
@@ -144,6 +151,7 @@ class PlanReport:
     requests: int
     disk_bytes: int | None
     job_object: JobObject
+    elsewhere: tuple[PlannedObject, ...] = ()
     warnings: tuple[str, ...] = ()
 
     @property
@@ -156,6 +164,7 @@ class PlanReport:
         return {
             "uploads": [_planned_json(item) for item in self.uploads],
             "present": [_planned_json(item) for item in self.present],
+            "elsewhere": [_planned_json(item) for item in self.elsewhere],
             "bytes": self.upload_bytes,
             "requests": self.requests,
             "disk_bytes": self.disk_bytes,

@@ -6,18 +6,21 @@ import contextlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from s3runner.errors import S3RunnerError, SettingsError
 from s3runner.model import Job, Outcome
 from s3runner.runner import follow, submission
 from s3runner.runner import sync as syncing
 from s3runner.runner.browse import list_job, list_uri, read_uri
-from s3runner.runner.cancel import cancel
+from s3runner.runner.cancel import await_pods, cancel
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, check_places
 from s3runner.runner.logs import LogSink, follow_logs, show_logs
-from s3runner.runner.queries import JobRow, JobStatus, Wanted, list_jobs, look_up
 from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncedOutput, SyncResult
+
+if TYPE_CHECKING:  # what no running job needs is imported by the verb that does
+    from s3runner.runner.queries import JobRow, JobStatus, Wanted
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,15 @@ class Runner:
 
     def look_up(self, job_ids: Sequence[str]) -> list[JobStatus]:
         """Tell what is known of jobs now. Raises SettingsError for unknown ids."""
+        from s3runner.runner.queries import look_up  # noqa: PLC0415
+
         with _named("status"):
             return look_up(self.head, job_ids)
 
     def list_jobs(self, wanted: Wanted) -> list[JobRow]:
         """Return this prefix's jobs that are wanted, the newest first."""
+        from s3runner.runner.queries import list_jobs  # noqa: PLC0415
+
         with _named("list"):
             return list_jobs(self.head, wanted)
 
@@ -87,11 +94,23 @@ class Runner:
             yield from read_uri(self.head, uri)
 
     def cancel(self, job_id: str) -> tuple[Outcome, bool]:
-        """End the job; return its outcome, and whether it is this call's doing."""
+        """End the job; return its outcome, and whether it is this call's doing.
+
+        Its pods are told to end; `await_pods` returns when they have.
+        """
         with _named("cancel"):
             spec, _ = self.head.read_spec(job_id)
             commit, ours = cancel(self.head, spec)
             return commit.outcome, ours
+
+    def await_pods(self, job_id: str, listener: Listener) -> None:
+        """Return when no pod of a cancelled job is left, and so nothing more of it is stored.
+
+        Raises ClusterUnavailableError when they take much longer than their grace.
+        """
+        with _named("cancel"):
+            spec, _ = self.head.read_spec(job_id)
+            await_pods(self.head, spec, listener)
 
 
 @contextlib.contextmanager

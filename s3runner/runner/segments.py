@@ -28,7 +28,7 @@ class Segments:
         while True:
             key = self._keys.log(stream, self._next[stream])
             try:
-                piece = read(self._store, key, LOG_LIMIT)
+                piece = read(self._store, key, limit=LOG_LIMIT)
             except ObjectNotFoundError:
                 return
             self._next[stream] += 1

@@ -9,31 +9,37 @@ from __future__ import annotations
 import os
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, replace
 from datetime import datetime, timezone
 
 from s3runner import __version__
-from s3runner.cluster.job_object import REFERENCES, WORK, declared_roots, job_object
+from s3runner.cluster.job_object import job_object, pod_caveats
+from s3runner.cluster.pod_paths import REFERENCES, WORK, declared_roots
+from s3runner.cluster.pod_resources import automatic_disk, resources_of
 from s3runner.cluster.protocol import JobObject
 from s3runner.errors import UnsupportedError
-from s3runner.model import Entry, Job, Manifest
-from s3runner.runner.creation import create_job, put_spec, record_generation
+from s3runner.model import Job, Manifest, Quantity
+from s3runner.runner.creation import put_spec, record_generation
 from s3runner.runner.decide import first_generation
 from s3runner.runner.head import Head
 from s3runner.runner.report import STAGE_IN, Listener, PlannedObject, PlanReport
-from s3runner.runner.sources import RemoteSources
+from s3runner.runner.sources import RemoteSources, weakly_named
+from s3runner.runner.turns import make_job
 from s3runner.staging.chained import ChainedInputs
 from s3runner.staging.digest import part_size
 from s3runner.staging.manifest import document_digest, dump_document, dump_manifest, path_problem
 from s3runner.staging.parallel import run_all
-from s3runner.staging.plan import Upload, make_manifest
+from s3runner.staging.plan import Upload, merged
 from s3runner.staging.records import INLINE_LIMIT, ExternalManifest, Spec
+from s3runner.staging.renewing import Copy, Renewal
 from s3runner.staging.scan import scan
 from s3runner.staging.tree import LocalFile, Tree, without
 from s3runner.staging.upload import stage_in, survey
 from s3runner.store.meter import Meter
 from s3runner.store.retrying import RetryingStore, put_requests
+from s3runner.store.urls import shown
 
 
 @dataclass(frozen=True)
@@ -46,28 +52,42 @@ class _Sources:
     trees: tuple[Tree, ...]
     remotes: tuple[Manifest, ...]
 
+    def warnings(self) -> Iterator[str]:
+        """Yield what the user should know of them."""
+        for tree in self.trees:
+            yield from tree.warnings
+        for remote in self.remotes:
+            yield from weakly_named(remote)
+
+    def sizes(self) -> Iterator[int]:
+        """Yield the size of every entry, packed or not, here or elsewhere."""
+        for tree in self.trees:
+            yield from (entry.size for entry in tree.entries)
+        for remote in self.remotes:
+            yield from (entry.size for entry in remote.entries)
+
 
 def submit(head: Head, job: Job, listener: Listener) -> str:
-    """Stage a job in, store its spec and create its Job; return the job id.
+    """Stage a job in, store its spec and create its Job if there is room; return the job id.
 
     Raises SettingsError for what the destination cannot run, StagingError with every input that
     failed, and the store's and the cluster's errors.
     """
     job_id = new_job_id()
     draft = _draft(head, job, job_id)
-    # rendered once before anything is uploaded, to refuse what a Job object cannot express
-    rendered = _rendered(head, draft)
-    for caveat in head.cluster.caveats(rendered):
-        listener.warning(caveat)
+    # rendered once before anything is looked at, to refuse what a Job object cannot express
+    _rendered(head, draft)
     meter = Meter()
     meter.listener = lambda phase: listener.phase(
         STAGE_IN, phase, meter.expected_bytes, meter.expected_files
     )
     store = head.store.with_meter(meter)
     sources = _find_sources(store, head, job)
-    for warning in (text for tree in sources.trees for text in tree.warnings):
+    draft = _sized(draft, job, sources)
+    for warning in (*_caveats(head, draft), *sources.warnings()):
         listener.warning(warning)
     head.qualify()
+    remotes = Renewal(store, head.layout, head.lifetimes).put_again(sources.remotes, meter)
     staged = stage_in(
         store,
         head.layout,
@@ -78,7 +98,7 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
         foreign=_chained(head, store, sources),
     )
     listener.state("staged")
-    manifest = joined((staged, *sources.remotes))
+    manifest = joined((staged, *remotes))
     spec = _with_inputs(head, store, draft, manifest)
     body = spec.dump()
     put_spec(head, spec, body)
@@ -86,7 +106,9 @@ def submit(head: Head, job: Job, listener: Listener) -> str:
     name = head.layout.job(job_id).job_name(1)
     first = first_generation(spec, document_digest(body), name)
     record = record_generation(head, job_id, replace(first, stage_in=meter.phase))
-    create_job(head, spec, record)
+    room = make_job(head, spec, record)
+    if room is not None:
+        listener.note(f"waiting: {room}")
     return job_id
 
 
@@ -99,37 +121,72 @@ def check(head: Head, job: Job) -> None:
 def plan(head: Head, job: Job) -> PlanReport:
     """Tell what `submit` would do. Reads the store and the inputs, and writes nothing."""
     draft = _draft(head, job, new_job_id())
+    _rendered(head, draft)
     sources = _find_sources(head.store, head, job)
+    draft = _sized(draft, job, sources)
     chained = _chained(head, head.store, sources)
-    lying = {entry.path for entry in chained}
-    trees = [without(tree, lying) for tree in sources.trees]
+    copies = Renewal(head.store, head.layout, head.lifetimes).find(sources.remotes)
+    lying = list(_lying(head, chained))
+    chained_paths = {entry.path for entry in chained.entries}
+    trees = [without(tree, chained_paths) for tree in sources.trees]
     found = survey(head.store, head.layout, trees, head.cache, blob_ttl_s=head.lifetimes.blob_s)
-    staged = sum(entry.size for tree in sources.trees for entry in tree.entries)
-    rendered = _rendered(head, draft)
-    scanned = (text for tree in sources.trees for text in tree.warnings)
     return PlanReport(
-        uploads=tuple(_planned(head, *item) for item in found if not item[1]),
+        uploads=(
+            *(_planned(head, *item) for item in found if not item[1]),
+            *(_renewed(head, copy) for copy in copies if copy.needed),
+        ),
         present=(
             *(_planned(head, *item) for item in found if item[1]),
-            *(_lying(head, entry) for entry in chained),
+            *(_renewed(head, copy) for copy in copies if not copy.needed),
+            *lying,
         ),
         requests=sum(_requests(upload, present=present) for upload, present, _ in found)
-        + len(chained),
-        disk_bytes=staged + sum(entry.size for part in sources.remotes for entry in part.entries),
-        job_object=rendered,
-        warnings=(*head.cluster.caveats(rendered), *scanned),
+        + sum(copy.requests for copy in copies)
+        + len(lying),
+        disk_bytes=sum(sources.sizes()),
+        job_object=_rendered(head, draft),
+        elsewhere=tuple(_elsewhere(job, sources, {copy.source for copy in copies})),
+        warnings=(*_caveats(head, draft), *sources.warnings()),
     )
 
 
-def _chained(head: Head, store: RetryingStore, sources: _Sources) -> list[Entry]:
+def _chained(head: Head, store: RetryingStore, sources: _Sources) -> Manifest:
     """Return the local inputs that a sync brought here from this store."""
     chained = ChainedInputs(store, head.layout, head.cache, head.lifetimes.job_s)
     return chained.find(sources.trees)
 
 
-def _lying(head: Head, entry: Entry) -> PlannedObject:
-    uri = head.config.uri(entry.at.key) if entry.at is not None else ""
-    return PlannedObject(uri, entry.size, entry.path, "it was synced from there")
+def _lying(head: Head, chained: Manifest) -> Iterator[PlannedObject]:
+    """Yield the objects that hold what was synced: files, and packs of several."""
+    reason = "it was synced from there"
+    sizes = {pack.key: pack.size for pack in chained.packs}
+    names: dict[str, list[str]] = {}
+    for entry in chained.entries:
+        if entry.at is not None:
+            sizes.setdefault(entry.at.key, entry.size)
+            names.setdefault(entry.at.key, []).append(entry.path)
+    for key, paths in names.items():
+        source = paths[0] if len(paths) == 1 else f"{len(paths)} small files"
+        yield PlannedObject(head.config.uri(key), sizes[key], source, reason)
+
+
+def _renewed(head: Head, copy: Copy) -> PlannedObject:
+    reason = "put again as a blob: its job's end is near" if copy.needed else "already in the store"
+    return PlannedObject(
+        head.config.uri(copy.blob), copy.size, head.config.uri(copy.source), reason
+    )
+
+
+def _elsewhere(job: Job, sources: _Sources, copied: AbstractSet[str]) -> Iterator[PlannedObject]:
+    """Yield what the pod fetches from where it lies; nothing of it passes through the head."""
+    urls = {path: source for path, source in _wanted(job) if "://" in source}
+    for remote in sources.remotes:
+        if any(entry.at is not None and entry.at.key in copied for entry in remote.entries):
+            continue
+        path = remote.entries[0].path
+        size = sum(entry.size for entry in remote.entries)
+        reason = "the pod fetches it from where it lies"
+        yield PlannedObject(shown(urls[path]), size, path, reason)
 
 
 def _requests(upload: Upload, *, present: bool) -> int:
@@ -148,6 +205,11 @@ def _rendered(head: Head, draft: Spec) -> JobObject:
     name = head.layout.job(draft.job_id).job_name(1)
     first = first_generation(draft, "sha256:known-when-submitted", name)
     return job_object(draft, first, head.pod_config)
+
+
+def _caveats(head: Head, draft: Spec) -> list[str]:
+    """Return what the user should know of how the job would run, and have the cluster check it."""
+    return [*pod_caveats(draft), *head.cluster.caveats(_rendered(head, draft))]
 
 
 def new_job_id(clock_ms: int | None = None) -> str:
@@ -169,12 +231,12 @@ def joined(manifests: Iterable[Manifest]) -> Manifest:
     for entry in entries:
         problem = path_problem(entry.path)
         if problem:
-            source = entry.at.key if entry.at is not None else ""
+            at = entry.at
+            source = "" if at is None else shown(at.url) if at.url else at.key
             raise UnsupportedError(
                 f"cannot be a file's name: {problem}", operation="stage-in", source=source
             )
-    packs = {pack.key: pack for part in parts for pack in part.packs}
-    return make_manifest(entries, packs.values())
+    return merged(*parts)
 
 
 def _draft(head: Head, job: Job, job_id: str) -> Spec:
@@ -189,15 +251,31 @@ def _draft(head: Head, job: Job, job_id: str) -> Spec:
         outputs=job.outputs,
         references={item.name: _reference_place(item.name, item.path) for item in job.references},
         roots=(),
-        resources=job.resources,
+        resources=resources_of(job.resources, where.resources),
         walltime_s=job.walltime_s or where.default_walltime_s,
         retry=replace(where.retry, **job.retry),
         destination=where,
         cluster=head.cluster.identity,
         created=datetime.now(timezone.utc).isoformat(timespec="seconds"),
         version=__version__,
+        sources={item.path: item.source for item in job.inputs if "://" not in item.source},
+        pod=job.pod,
     )
     return replace(spec, roots=declared_roots(spec, (item.path for item in job.inputs)))
+
+
+def _sized(draft: Spec, job: Job, sources: _Sources) -> Spec:
+    """Give a job that says nothing of its disk what its inputs ask for; on Kubernetes only.
+
+    A node there has to set it aside, and a pod without a limit takes it from the others. This
+    machine's disk is its user's own.
+    """
+    place, resources = draft.destination.kubernetes, draft.resources
+    if place is None or resources.disk != Quantity():
+        return draft
+    parts = place.pod.parts.plus(draft.pod)
+    disk = automatic_disk(sources.sizes(), place.pod, parts, job.disk_factor)
+    return replace(draft, resources=replace(resources, disk=disk))
 
 
 def _reference_place(name: str, path: str | None) -> str:
@@ -206,12 +284,16 @@ def _reference_place(name: str, path: str | None) -> str:
     return path if path.startswith("/") else f"{WORK}/{path}"
 
 
+def _wanted(job: Job) -> Iterator[tuple[str, str]]:
+    """Yield the place and the source of each input and each reference."""
+    yield from ((item.path, item.source) for item in job.inputs)
+    yield from ((item.path or f"{REFERENCES}/{item.name}", item.url) for item in job.references)
+
+
 def _find_sources(store: RetryingStore, head: Head, job: Job) -> _Sources:
     """Look at every input, here and in S3; raise StagingError with all that cannot be had."""
-    remote = RemoteSources(store, head.config)
-    wanted = [(item.path, item.source) for item in job.inputs]
-    references = ((item.path or f"{REFERENCES}/{item.name}", item.url) for item in job.references)
-    looks = [_Look(remote, path, source) for path, source in (*wanted, *references)]
+    remote = RemoteSources(store, head.config, store.meter)
+    looks = [_Look(remote, path, source) for path, source in _wanted(job)]
     found = run_all("stage-in", looks)
     trees = tuple(item for item in found if isinstance(item, Tree))
     remotes = [item for item in found if isinstance(item, Manifest)]

@@ -5,14 +5,12 @@ It is fetch in the pod and sync on the head: the same code, another `place`.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import threading
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 from s3runner.errors import (
     IntegrityError,
@@ -21,7 +19,7 @@ from s3runner.errors import (
     SpecError,
     StagingError,
 )
-from s3runner.model import Entry, Kind, Manifest, Pack, S3Uri, StoredAt
+from s3runner.model import Entry, Kind, Manifest, Pack, StoredAt
 from s3runner.staging.digest import (
     PartHasher,
     combine,
@@ -43,21 +41,33 @@ from s3runner.staging.placing import (
     placed_mode,
 )
 from s3runner.store.meter import Meter
+from s3runner.store.origin import Elsewhere, Origin, StoredFile
 from s3runner.store.protocol import Chunks, ObjectStore
 
-T = TypeVar("T")
+REQUEST_COST = 1024**2
+"""Bytes that could arrive in the time of one more request."""
+
 Place = Callable[[str], str]
 """Where a path of the manifest lies on this machine (absolute)."""
 
 
-def materialise(
-    store: ObjectStore, manifest: Manifest, place: Place, *, meter: Meter, widen: bool = False
+def materialise(  # noqa: PLR0913 # one value for each thing that two hops differ in
+    store: ObjectStore,
+    manifest: Manifest,
+    place: Place,
+    *,
+    meter: Meter,
+    widen: bool = False,
+    elsewhere: Elsewhere | None = None,
+    mark: str = "",
 ) -> Manifest:
     """Make the tree; return the manifest with the digests of foreign files filled in.
 
     Files are verified, then renamed into place, replacing files and links that are there. Modes
     are exact whatever the umask, but readable to the owner (see `placing.placed_mode`). Requests
-    are counted by the store, payload by us. Raises StagingError with every failure: ObjectNotFound,
+    are counted by the store, payload by us. `elsewhere` reads what lies outside of the store;
+    without it such a file is refused. `mark` is in the names of files on their way, so that one who
+    was killed can be cleared up after. Raises StagingError with every failure: ObjectNotFound,
     ObjectChanged, Integrity, NoSpace, Unsupported, OutputConflict, LocalAccess and store errors.
     """
     meter.start()
@@ -66,19 +76,19 @@ def materialise(
     links = [entry for entry in entries if entry.kind is Kind.SYMLINK]
     files = [entry for entry in entries if entry.kind is Kind.FILE]
     known: set[str] = set()
+    _run_local(lambda: check_space((place(entry.path), entry.size) for entry in entries))
     _each(entries, place, partial(_make_directories, place=place, known=known))
-    _run_local(lambda: check_space((place(entry.path), entry.size) for entry in files))
     incoming = {
-        entry.path: IncomingFile(place(entry.path), entry, placed_mode(entry, widen=widen))
+        entry.path: IncomingFile(place(entry.path), entry, placed_mode(entry, widen=widen), mark)
         for entry in files
     }
-    arrivals = _Arrivals(store, incoming, meter)
+    arrivals = _Arrivals(store, elsewhere, incoming, meter)
     try:
         run_all("", arrivals.tasks(files, manifest.packs))
     finally:
         for file in incoming.values():
             file.discard()
-    _each(links, place, lambda entry: make_link(place(entry.path), entry))
+    _each(links, place, lambda entry: make_link(place(entry.path), entry, mark))
     _each(
         directories[::-1],
         place,
@@ -118,7 +128,7 @@ def _make_directories(entry: Entry, *, place: Place, known: set[str]) -> None:
             os.makedirs(os.path.dirname(place(entry.path)), exist_ok=True)
         else:
             _make_directories(replace(entry, path=above, kind=Kind.FILE), place=place, known=known)
-            make_directory(place(above), 0o777)
+            make_directory(place(above), 0o777, ours=False)
         known.add(above)
     if entry.kind is Kind.DIR:
         make_directory(place(entry.path))
@@ -128,8 +138,15 @@ def _make_directories(entry: Entry, *, place: Place, known: set[str]) -> None:
 class _Arrivals:
     """The requests that bring the files, as tasks for threads."""
 
-    def __init__(self, store: ObjectStore, incoming: dict[str, IncomingFile], meter: Meter) -> None:
+    def __init__(
+        self,
+        store: ObjectStore,
+        elsewhere: Elsewhere | None,
+        incoming: dict[str, IncomingFile],
+        meter: Meter,
+    ) -> None:
         self._own = store
+        self._elsewhere = elsewhere
         self._others: dict[str, ObjectStore] = {}
         self._incoming = incoming
         self._meter = meter
@@ -145,16 +162,32 @@ class _Arrivals:
                 raise SpecError(f"the manifest does not say where {entry.path!r} lies")
             incoming = self._incoming[entry.path]
             if entry.at.offset is not None:
-                member = _Member(entry, entry.at.offset, incoming, self._meter)
-                packed[entry.at.key].append(member)
-                continue
-            file = _ArrivingFile(self._store(entry.at), entry, entry.at, incoming, self._meter)
-            if not entry.digest:
-                self._foreign[entry.path] = file
-            tasks += [partial(file.fetch, index) for index in range(part_count(entry.size))]
+                packed[entry.at.key].append(_Member(entry, entry.at, incoming, self._meter))
+            else:
+                tasks += self._fetch_file(entry, entry.at)
         wanted = {pack.key: pack for pack in packs}
-        tasks += [partial(self._fetch_pack, wanted[key], packed[key]) for key in packed]
+        for key, members in packed.items():
+            if _are_few(members, wanted[key]):
+                for member in members:
+                    tasks += self._fetch_file(member.entry, member.at)
+            else:
+                tasks.append(partial(self._fetch_pack, wanted[key], members))
         return tasks
+
+    def _fetch_file(self, entry: Entry, at: StoredAt) -> list[Callable[[], None]]:
+        """Return a task for each part of an object, or of the range of a pack that is a file."""
+        origin = self._origin(entry, at)
+        file = _ArrivingFile(origin, entry, self._incoming[entry.path], self._meter)
+        if not entry.digest:
+            self._foreign[entry.path] = file
+        return [partial(file.fetch, index) for index in range(part_count(entry.size))]
+
+    def _origin(self, entry: Entry, at: StoredAt) -> Origin:
+        if at.url is None:
+            return StoredFile(self._store(at), at, entry.size)
+        if self._elsewhere is None:
+            raise SpecError(f"{entry.path!r} may not lie outside of the store")
+        return self._elsewhere.open(at, entry.size)
 
     def _store(self, at: StoredAt) -> ObjectStore:
         if at.bucket is None:
@@ -173,6 +206,7 @@ class _Arrivals:
     def _fetch_pack(self, pack: Pack, members: Sequence[_Member]) -> None:
         """Bring the parts of a pack that hold members we want, and spread them."""
         hashes = parts_of(pack)
+        origin = StoredFile(self._own, StoredAt(pack.key), pack.size)
         wanted: dict[int, list[_Member]] = defaultdict(list)
         for member in members:
             for index in member.parts_in(pack):
@@ -181,8 +215,8 @@ class _Arrivals:
         for index in sorted(wanted):
             start, length = part_range(pack.size, index)
             with self._budget.holding(length):
-                consume = partial(_whole, length=length, expected=hashes[index])
-                data = _get(self._own, pack.key, consume, start, length, target="")
+                consume = partial(whole_part, length=length, expected=hashes[index])
+                data = origin.get(consume, start=start, length=length)
                 for member in wanted[index]:
                     try:
                         member.take(start, data)
@@ -197,12 +231,9 @@ class _Arrivals:
 class _ArrivingFile:
     """A file that is an object of its own: parts by range, in any order, each verified."""
 
-    def __init__(
-        self, store: ObjectStore, entry: Entry, at: StoredAt, incoming: IncomingFile, meter: Meter
-    ) -> None:
-        self._store = store
+    def __init__(self, origin: Origin, entry: Entry, incoming: IncomingFile, meter: Meter) -> None:
+        self._origin = origin
         self._entry = entry
-        self._at = at
         self._incoming = incoming
         self._meter = meter
         self._expected = parts_of(entry)
@@ -219,33 +250,39 @@ class _ArrivingFile:
         if self._failed:
             return
         try:
-            self._fetch(index)
-        except BaseException:
+            start, length = part_range(self._entry.size, index)
+            if len(self.hashes) == 1 or not self._origin.in_one_go:
+                self._fetch(index, start, length)
+            elif index == 0:
+                self._fetch(0, 0, self._entry.size)
+        except BaseException as error:
+            if isinstance(error, S3RunnerError):
+                error.target = self._incoming.local
             with self._lock:
                 first, self._failed = not self._failed, True
             if first:
                 raise
 
-    def _fetch(self, index: int) -> None:
-        start, length = part_range(self._entry.size, index)
-        expected = self._expected[index] if self._expected else ""
+    def _fetch(self, index: int, start: int, length: int) -> None:
+        """Bring `length` bytes, which begin with part `index`: that part, or all of them."""
 
-        def consume(chunks: Chunks) -> str:
-            hasher, position = hashlib.sha256(), start
+        def consume(chunks: Chunks) -> tuple[str, ...]:
+            hasher, position = PartHasher(part_size(self._entry.size)), start
             for chunk in chunks:
                 hasher.update(chunk)
                 if position + len(chunk) > start + length:
                     raise IntegrityError("more bytes came than were asked for")
                 self._incoming.write(position, chunk)
                 position += len(chunk)
-            return _verified(hasher.hexdigest(), expected, position - start == length)
+            found = hasher.finish()
+            expected = self._expected[index : index + len(found)] or found
+            return _verified(found, expected, position - start == length)
 
-        self.hashes[index] = _get(
-            self._store, self._at.key, consume, start, length, self._incoming.local, self._at.etag
-        )
+        found = self._origin.get(consume, start=start, length=length)
+        self.hashes[index : index + len(found)] = found
         self._meter.add(size=length)
         with self._lock:
-            self._left -= 1
+            self._left -= len(found)
             complete = self._left == 0
         if complete:
             self._incoming.keep()
@@ -255,10 +292,11 @@ class _ArrivingFile:
 class _Member:
     """A file of a pack, taken from the pack's parts in their order."""
 
-    def __init__(self, entry: Entry, offset: int, incoming: IncomingFile, meter: Meter) -> None:
-        self._entry = entry
-        self._offset = offset
-        self._end = offset + entry.size
+    def __init__(self, entry: Entry, at: StoredAt, incoming: IncomingFile, meter: Meter) -> None:
+        self.entry = entry
+        self.at = at
+        self._offset = at.offset or 0
+        self._end = self._offset + entry.size
         self._incoming = incoming
         self._meter = meter
         self._hasher = PartHasher(part_size(entry.size))
@@ -279,41 +317,35 @@ class _Member:
         self._incoming.write(first - self._offset, piece)
         if last < self._end:
             return
-        if combine(self._hasher.finish()) != self._entry.digest:
+        if combine(self._hasher.finish()) != self.entry.digest:
             raise IntegrityError("the pack holds other bytes", target=self._incoming.local)
         self._incoming.keep()
-        self._meter.add(size=self._entry.size, files=1)
+        self._meter.add(size=self.entry.size, files=1)
 
 
-def _whole(chunks: Chunks, length: int, expected: str) -> bytearray:
+def _are_few(members: Sequence[_Member], pack: Pack) -> bool:
+    """Tell whether asking for each member by itself is cheaper than for the parts they lie in."""
+    parts = {index for member in members for index in member.parts_in(pack)}
+    alone = sum(member.entry.size + REQUEST_COST for member in members)
+    return alone < sum(part_range(pack.size, index)[1] for index in parts)
+
+
+def whole_part(chunks: Chunks, length: int, expected: str) -> bytearray:
     """Gather one verified part in memory. Raises IntegrityError."""
     part, position = bytearray(length), 0
     for chunk in chunks:
         part[position : position + len(chunk)] = chunk
         position += len(chunk)
-    _verified(sha256_hex(part), expected, len(part) == position == length)
+    _verified((sha256_hex(part),), (expected,), len(part) == position == length)
     return part
 
 
-def _verified(found: str, expected: str, complete: bool) -> str:  # noqa: FBT001 # one more test
-    """Return the hash that was found if it is the right one. Raises IntegrityError."""
-    if not complete or (expected and found != expected):
+def _verified(
+    found: tuple[str, ...],
+    expected: tuple[str, ...],
+    complete: bool,  # noqa: FBT001 # one more test
+) -> tuple[str, ...]:
+    """Return the hashes that were found if they are the right ones. Raises IntegrityError."""
+    if not complete or found != expected:
         raise IntegrityError("other bytes arrived than were sent")
     return found
-
-
-def _get(  # noqa: PLR0913, PLR0917 # a ranged request has as many
-    store: ObjectStore,
-    key: str,
-    consume: Callable[[Chunks], T],
-    start: int,
-    length: int,
-    target: str,
-    etag: str | None = None,
-) -> T:
-    try:
-        return store.get(key, consume, start=start, length=length, if_match=etag)
-    except S3RunnerError as error:
-        error.source = str(S3Uri(store.bucket, key))
-        error.target = target or error.target
-        raise

@@ -20,6 +20,25 @@ LOG_LIMIT = 16 * 1024**2
 _BY_DIGEST = ".by-digest"
 
 
+_STEM_LENGTH = 53
+"""Of a Job's name; its generation and what Kubernetes appends for a pod fit into 63."""
+_LABEL_ALPHABET = frozenset("abcdefghijklmnopqrstuvwxyz0123456789-")
+
+
+def job_name(job_id: str, generation: int) -> str:
+    """Return the name of a generation's Kubernetes Job: a DNS label, another for every job id."""
+    return f"{label_of(job_id)}-g{generation}"
+
+
+def label_of(job_id: str) -> str:
+    """Return a job id as a DNS label; one that is none is cut, and marked by its digest."""
+    safe = "".join(char if char in _LABEL_ALPHABET else "-" for char in job_id.lower()).strip("-")
+    if safe == job_id and len(safe) <= _STEM_LENGTH:
+        return safe
+    mark = hashlib.sha256(job_id.encode()).hexdigest()[:8]
+    return f"{safe[: _STEM_LENGTH - 9].rstrip('-') or 'job'}-{mark}"
+
+
 def _join(prefix: str, *parts: str) -> str:
     return "/".join(part for part in (prefix, *parts) if part)
 
@@ -53,6 +72,13 @@ class StoreLayout:
     def probe(self, uuid: str) -> str:
         """Return the key of one conditional-write probe."""
         return _join(self.prefix, "probes", uuid)
+
+    def queue(self, destination: str, cluster: str) -> str:
+        """Return where the jobs that wait for room have their places, with the closing slash.
+
+        `cluster` names the one that the destination runs on, by a digest.
+        """
+        return _join(self.prefix, "queue", destination, cluster.removeprefix("sha256:")[:16]) + "/"
 
     def job(self, job_id: str) -> JobLayout:
         """Return the names of one job."""
@@ -110,7 +136,7 @@ class JobLayout:
 
     def job_name(self, generation: int) -> str:
         """Return the Kubernetes Job's name."""
-        return f"{self.job_id}-g{generation}"
+        return job_name(self.job_id, generation)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +149,11 @@ class AttemptLayout:
     def result(self) -> str:
         """What the attempt did."""
         return f"{self.root}/result.json"
+
+    @property
+    def inputs(self) -> str:
+        """The tree that the attempt fetched, where that is more than its spec tells."""
+        return f"{self.root}/inputs.json"
 
     @property
     def manifest(self) -> str:

@@ -16,13 +16,16 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from s3runner.errors import SpecError
+from s3runner.errors import SettingsError, SpecError
 from s3runner.model import PROTOCOL, Entry, Kind, Manifest, Pack, StoredAt
 from s3runner.staging.digest import digest_problem
 from s3runner.staging.links import escaping_links
+from s3runner.store.urls import check_url, is_s3, is_url
 
 MAX_DOCUMENT = 256 * 1024**2
 """Bytes; a manifest of a million files is smaller."""
+
+DAMAGE_HINT = "somebody else writes below this prefix, or something changes bytes on the way"
 
 _INT64 = 2**63 - 1
 _MAX_SIZE = 5 * 1024**4
@@ -54,9 +57,9 @@ def parse_document(body: bytes, origin: str) -> dict[str, Any]:
             parse_float=_finite,
         )
     except (ValueError, RecursionError) as error:
-        raise SpecError(f"damaged document: {error}", source=origin) from error
+        raise SpecError(f"damaged document: {error}", source=origin, hint=DAMAGE_HINT) from error
     if not isinstance(document, dict):
-        raise SpecError("damaged document: not a JSON object", source=origin)
+        raise SpecError("damaged document: not a JSON object", source=origin, hint=DAMAGE_HINT)
     _check_protocol(document, origin)
     return document
 
@@ -132,8 +135,10 @@ def _dump_bytes(name: str, path: str) -> dict[str, str]:
 def _dump_at(at: StoredAt | None) -> dict[str, Any] | None:
     if at is None:
         return None
-    optional = {"offset": at.offset, "bucket": at.bucket, "etag": at.etag}
-    return {"key": at.key} | {name: value for name, value in optional.items() if value is not None}
+    key = at.key if at.url is None else None
+    values = {"key": key, "offset": at.offset, "bucket": at.bucket, "etag": at.etag}
+    values |= {"url": at.url, "modified": at.modified}
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def load_manifest(document: object, origin: str) -> Manifest:
@@ -216,7 +221,7 @@ def _load_entry(fields: _Fields, packs: Mapping[str, Pack]) -> Entry:
     elif kind == Kind.FILE.value:
         size = fields.integer("size", 0, _MAX_SIZE)
         at = _load_at(fields.object("at"), size, packs)
-        digest, parts = _load_digest(fields, size, unread=at.etag is not None)
+        digest, parts = _load_digest(fields, size, unread=at.etag is not None or at.url is not None)
         entry = Entry(path, Kind.FILE, mode, mtime_ns, size, digest, parts, at=at)
     else:
         raise fields.problem("kind", f"{kind!r} is none of file, dir, symlink")
@@ -251,6 +256,8 @@ def _load_digest(
 
 
 def _load_at(fields: _Fields, size: int, packs: Mapping[str, Pack]) -> StoredAt:
+    if "url" in fields.values:
+        return _load_elsewhere(fields)
     at = StoredAt(
         fields.text("key"),
         fields.optional_integer("offset"),
@@ -265,6 +272,24 @@ def _load_at(fields: _Fields, size: int, packs: Mapping[str, Pack]) -> StoredAt:
             raise fields.problem("offset", "stands with a key that is none of the packs")
         if at.offset + size > packs[at.key].size:
             raise fields.problem("offset", "the file ends behind its pack")
+    return at
+
+
+def _load_elsewhere(fields: _Fields) -> StoredAt:
+    url = fields.text("url")
+    at = StoredAt(
+        "",
+        etag=fields.optional_text("etag"),
+        url=url,
+        modified=fields.optional_text("modified"),
+    )
+    fields.no_others()
+    if not is_url(url) or is_s3(url):
+        raise fields.problem("url", "not a URL of what lies outside of the store")
+    try:
+        check_url(url)
+    except SettingsError as error:
+        raise fields.problem("url", error.reason) from error
     return at
 
 

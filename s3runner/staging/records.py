@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any, TypeVar
 
-from s3runner.errors import SpecError
+from s3runner.errors import DamagedDocumentError, SpecError
 from s3runner.model import (
     POD_FINAL,
     Destination,
@@ -22,7 +22,9 @@ from s3runner.model import (
     Resources,
     Retry,
 )
+from s3runner.pod_model import KubernetesPlace, PodParts
 from s3runner.staging.manifest import (
+    DAMAGE_HINT,
     document_digest,
     dump_document,
     dump_manifest,
@@ -49,7 +51,9 @@ class Spec:
     """`spec.json`: what one job is, complete, with everything resolved but the secrets.
 
     `references` maps a name to its absolute path in the pod; `roots` are the directories outside
-    s3runner's own that the pod mounts (see `cluster.job_object.roots`).
+    s3runner's own that the pod mounts (see `cluster.pod_paths.roots`). `sources` maps the inputs
+    that were staged from the head's disk to their places there; no pod looks at it. `pod` is what
+    the job itself adds to its pods.
     """
 
     job_id: str
@@ -68,6 +72,8 @@ class Spec:
     cluster: Mapping[str, str]
     created: str
     version: str
+    sources: Mapping[str, str] = field(default_factory=dict)
+    pod: PodParts = field(default_factory=PodParts)
 
     def dump(self) -> bytes:
         """Return the document."""
@@ -95,6 +101,8 @@ class Spec:
                 "cluster": dict(self.cluster),
                 "created": self.created,
                 "version": self.version,
+                "sources": dict(self.sources),
+                "pod": asdict(self.pod),
             }
         )
 
@@ -126,6 +134,8 @@ class Spec:
             cluster=document["cluster"],
             created=document["created"],
             version=document["version"],
+            sources=document.get("sources", {}),
+            pod=PodParts.from_json(document["pod"]) if "pod" in document else PodParts(),
         )
 
 
@@ -173,7 +183,8 @@ class Commit:
 class Generation:
     """`generations/<n>.json`: written before its Kubernetes Job is created.
 
-    `resources` are this generation's own. `spent` counts by cause why earlier ones ended, and
+    `resources` are this generation's own. `placement` says on which nodes: 0 is the destination's
+    own choice, k its `spot.then[k - 1]`. `spent` counts by cause why earlier ones ended, and
     `attempts` the pods they took.
     With `end` it makes no Job: it is the head's decision on how the job ends, which every head then
     commits word for word. `stage_in` is what that hop cost, kept so that any head can report it.
@@ -189,6 +200,7 @@ class Generation:
     stage_in: Phase | None = None
     resources: Resources = field(default_factory=Resources)
     attempts: int = 0
+    placement: int = 0
 
     def dump(self) -> bytes:
         """Return the document."""
@@ -201,6 +213,7 @@ class Generation:
                 "final": [outcome.value for outcome in self.final],
                 "spent": dict(self.spent),
                 "attempts": self.attempts,
+                "placement": self.placement,
                 "previous": self.previous,
                 "end": self.end.to_json() if self.end else None,
                 "stage_in": self.stage_in.to_json() if self.stage_in else None,
@@ -221,6 +234,7 @@ class Generation:
                 final=tuple(Outcome(name) for name in document["final"]),
                 spent=document["spent"],
                 attempts=document["attempts"],
+                placement=document.get("placement", 0),
                 previous=document["previous"],
                 end=Commit.from_json(document["end"]) if document["end"] else None,
                 stage_in=Phase(**document["stage_in"]) if document["stage_in"] else None,
@@ -285,10 +299,11 @@ class Result:
 
 
 def check_digest(body: bytes, expected: str, origin: str) -> bytes:
-    """Return `body` if it is the document that was named. Raises SpecError."""
+    """Return `body` if it is the document that was named. Raises DamagedDocumentError."""
     found = document_digest(body)
     if found != expected:
-        raise SpecError(f"damaged document: digest {found}, expected {expected}", source=origin)
+        reason = f"damaged document: digest {found}, expected {expected}"
+        raise DamagedDocumentError(reason, source=origin, hint=DAMAGE_HINT)
     return body
 
 
@@ -298,7 +313,7 @@ def _read(origin: str, body: bytes, build: Callable[[dict[str, Any], str], T]) -
         return build(document, origin)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         reason = f"damaged document ({type(error).__name__}: {error})"
-        raise SpecError(reason, source=origin) from error
+        raise SpecError(reason, source=origin, hint=DAMAGE_HINT) from error
 
 
 def _resources(document: Mapping[str, Any]) -> Resources:
@@ -313,5 +328,11 @@ def _resources(document: Mapping[str, Any]) -> Resources:
 def _destination(document: Mapping[str, Any]) -> Destination:
     known = {item.name for item in fields(Destination)}
     values = {name: value for name, value in document.items() if name in known}
-    lists = {"read_only": tuple(values["read_only"]), "retry": Retry(**values["retry"])}
-    return Destination(**{**values, **lists})
+    place, resources = document.get("kubernetes"), document.get("resources")
+    nested = {
+        "read_only": tuple(values["read_only"]),
+        "retry": Retry(**values["retry"]),
+        "resources": _resources(resources) if resources else Resources(),
+        "kubernetes": KubernetesPlace.from_json(place) if place else None,
+    }
+    return Destination(**{**values, **nested})

@@ -86,7 +86,10 @@ def first_line(text: str) -> str:
 
 def _no_credentials(text: str, request: str, uri: str) -> S3RunnerError:
     """Explain what went wrong on the way to keys: another host than the store was asked."""
-    if status_of(text) >= 500:  # noqa: PLR2004 # a server's own trouble
+    status = status_of(text)
+    # a token is exchanged by a request that obstore does not show; its network may be late in a pod
+    is_away = not status and "performing POST REDACTED" in text
+    if status >= 500 or is_away:  # noqa: PLR2004 # a server's own trouble
         meaning = "no answer from the service that gives credentials"
         return store_error(StoreUnavailableError, meaning, request=request, uri=uri)
     hint = "set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, a profile, or the pod's credentials"

@@ -11,7 +11,13 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from s3runner.errors import IntegrityError, ObjectNotFoundError, S3RunnerError, SpecError
+from s3runner.errors import (
+    IntegrityError,
+    ObjectNotFoundError,
+    S3RunnerError,
+    SpecError,
+    StoreUnavailableError,
+)
 from s3runner.store import stopping
 from s3runner.store.meter import Meter
 from s3runner.store.protocol import Chunks, ObjectStore, StoredObject
@@ -79,10 +85,14 @@ class Failures:
         if isinstance(error, IntegrityError) and self._count >= DAMAGED_TRIES:
             raise error
         if left <= 0:
-            error.reason = f"{error.reason} for {now - self._since:.0f} s"
+            if self._count > 1:
+                error.reason = f"{error.reason} for {now - self._since:.0f} s"
             raise error
         pause = min(FIRST_PAUSE_S * 2 ** min(self._count - 1, 20), LONGEST_PAUSE_S)
-        self._retry.sleep(min(pause * (0.5 + self._retry.jitter() / 2), left))
+        pause *= 0.5 + self._retry.jitter() / 2
+        if isinstance(error, StoreUnavailableError):
+            pause = max(pause, error.wait_s)
+        self._retry.sleep(min(pause, left))
 
 
 class RetryingStore:
@@ -105,6 +115,11 @@ class RetryingStore:
     def bucket(self) -> str:
         """The bucket's name."""
         return self._store.bucket
+
+    @property
+    def meter(self) -> Meter:
+        """What counts the requests."""
+        return self._meter
 
     def in_bucket(self, bucket: str) -> RetryingStore:
         """Return the same with another bucket."""
@@ -232,8 +247,17 @@ def put_requests(size: int, part_size: int) -> int:
     return 1 if size <= part_size else -(-size // part_size) + 2
 
 
-def read(store: ObjectStore, key: str, limit: int = DOCUMENT_LIMIT) -> bytes:
-    """Return a whole document. Raises SpecError when it has more than `limit` bytes."""
+def read(
+    store: ObjectStore,
+    key: str,
+    *,
+    limit: int = DOCUMENT_LIMIT,
+    check: Callable[[bytes], object] | None = None,
+) -> bytes:
+    """Return a whole document. Raises SpecError when it has more than `limit` bytes.
+
+    `check` may raise an IntegrityError, so that the bytes are asked for again.
+    """
 
     def collect(chunks: Chunks) -> bytes:
         collected = bytearray()
@@ -242,6 +266,9 @@ def read(store: ObjectStore, key: str, limit: int = DOCUMENT_LIMIT) -> bytes:
             if len(collected) > limit:
                 reason = f"a document of more than {limit} bytes"
                 raise SpecError(reason, source=f"s3://{store.bucket}/{key}")
-        return bytes(collected)
+        body = bytes(collected)
+        if check is not None:
+            check(body)
+        return body
 
     return store.get(key, collect)

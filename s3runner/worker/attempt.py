@@ -14,7 +14,8 @@ from s3runner.errors import SpecError
 from s3runner.model import Manifest, StoreConfig
 from s3runner.staging.layout import AttemptLayout, JobLayout, StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
-from s3runner.staging.records import ExternalManifest, Generation, Spec, check_digest
+from s3runner.staging.named import read_named
+from s3runner.staging.records import ExternalManifest, Generation, Spec
 from s3runner.store.credentials import credentials_from_environment
 from s3runner.store.obstore_store import ObstoreStore
 from s3runner.store.retrying import Retry, RetryingStore, read
@@ -71,8 +72,8 @@ class Attempt:
     def spec(self) -> Spec:
         """The spec, checked against the digest that the Job object carries."""
         origin = self.config.uri(self.job.spec)
-        body = read(self.store, self.job.spec)
-        return Spec.load(check_digest(body, self.spec_digest, origin), origin)
+        body = read_named(self.store, self.job.spec, self.spec_digest, origin)
+        return Spec.load(body, origin)
 
     @cached_property
     def generation(self) -> Generation:
@@ -87,7 +88,7 @@ class Attempt:
         if not isinstance(inputs, ExternalManifest):
             return inputs
         origin = self.config.uri(inputs.key)
-        body = check_digest(read(self.store, inputs.key), inputs.digest, origin)
+        body = read_named(self.store, inputs.key, inputs.digest, origin)
         return load_manifest(parse_document(body, origin), origin)
 
     def place(self, path: str) -> str:

@@ -25,6 +25,8 @@ _LONGEST_PAUSE_S = 10.0
 _PAUSE_A_SEGMENT_S = 0.01
 """Pauses grow with the segments there are, or a day's logs would be 40,000 objects."""
 
+_HURRIED_PAUSE_S = 0.5
+
 _LAST_PATIENCE_S = 3.0
 """How long the end of an attempt may take for its last segments."""
 
@@ -47,7 +49,8 @@ class LiveLogs:
         self._store = attempt.store.with_budget(0)
         self._streams = [_Stream(attempt.control, name) for name in LOG_STREAMS]
         self._pause_s = pause_s
-        self._ended = threading.Event()
+        self._wake = threading.Event()
+        self._over = False
         self._give_up_at = float("inf")
         self._patience_s = _LAST_PATIENCE_S
         self._broken = False
@@ -60,10 +63,16 @@ class LiveLogs:
 
     def __exit__(self, *exc_info: object) -> None:
         self._give_up_at = time.monotonic() + self._patience_s
-        self._ended.set()
+        self._over = True
+        self._wake.set()
         self._thread.join(_LAST_PATIENCE_S)
         for stream in self._streams:
             stream.tell_end()
+
+    def hurry(self) -> None:
+        """Send what is new now, and from now on often: the pod may be killed any moment."""
+        self._pause_s = _HURRIED_PAUSE_S
+        self._wake.set()
 
     def leave_rest(self) -> None:
         """Send nothing more: nobody will read segments of this attempt any more."""
@@ -83,7 +92,9 @@ class LiveLogs:
     def _run(self) -> None:
         # the watch can only be woken by a signal that its own thread gets
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        while not self._ended.wait(self._pause()):
+        while not self._over:
+            self._wake.wait(self._pause())
+            self._wake.clear()
             self.send_new()
         self.send_new()
 

@@ -20,7 +20,6 @@ from s3runner.staging.records import Result
 from s3runner.worker.attempt import Attempt
 from s3runner.worker.commit import failed, publish, read_commit
 from s3runner.worker.logs import LiveLogs
-from s3runner.worker.stage_out import bring_out
 from s3runner.worker.tool import ToolEnd, ToolWatch, outcome_of_tool, read_piece
 
 
@@ -28,8 +27,12 @@ def stage(attempt: Attempt) -> int:
     """Run the stager from the tool's start to the commit; return the container's exit code."""
     if Path(attempt.control_file("superseded")).exists():
         return 0
-    watch = ToolWatch(attempt, _wake_on_term())
-    with LiveLogs(attempt) as logs:
+    live = LiveLogs(attempt)
+    watch = ToolWatch(attempt, _wake_on_term(), on_term=live.hurry)
+    # the tool begins once the watch is there, so that it need not wait for this
+    from s3runner.worker.stage_out import bring_out  # noqa: PLC0415
+
+    with live as logs:
         try:
             end = watch.wait()
             watch.close()
@@ -39,7 +42,8 @@ def stage(attempt: Attempt) -> int:
                     logs.leave_rest()
                 return 0
             outcome, may_be_final = outcome_of_tool(end)
-            result = _bring_out(attempt, end, outcome)
+            # what a tool that still lives has written may change under our hands: its streams only
+            result = bring_out(attempt, _result(attempt, end, outcome), with_outputs=not end.alive)
             if may_be_final and result.outcome in attempt.generation.final:
                 # the commit leads to the whole streams
                 logs.leave_rest()
@@ -52,9 +56,9 @@ def stage(attempt: Attempt) -> int:
     return publish(attempt, result, may_be_final=may_be_final)
 
 
-def _bring_out(attempt: Attempt, end: ToolEnd, outcome: Outcome) -> Result:
+def _result(attempt: Attempt, end: ToolEnd, outcome: Outcome) -> Result:
     print(f"s3runner: tool {outcome.value}, exit code {end.exit_code}", flush=True)
-    result = Result(
+    return Result(
         job_id=attempt.job_id,
         generation=attempt.generation_number,
         attempt=attempt.uid,
@@ -64,8 +68,6 @@ def _bring_out(attempt: Attempt, end: ToolEnd, outcome: Outcome) -> Result:
         error=_explain(attempt, outcome),
         spent=attempt.generation.spent,
     )
-    # what a tool that still lives has written may change under our hands: its streams only
-    return bring_out(attempt, result, with_outputs=not end.alive)
 
 
 def _explain(attempt: Attempt, outcome: Outcome) -> dict[str, object] | None:

@@ -227,6 +227,9 @@ def test_plain_lines_tell_the_job_each_hop_once_and_now_and_then_while_it_lasts(
     lines.state("running")
     lines.state("running")
     lines.warning("odd\x07")
+    lines.note("waiting: 2\n")
+    lines.note("waiting: 2\n")
+    lines.note("waiting: 1")
     lines.phase("sync", Phase(1, 5, 1, 1), None, None)
     lines.close()
     lines.close()
@@ -236,6 +239,8 @@ def test_plain_lines_tell_the_job_each_hop_once_and_now_and_then_while_it_lasts(
         f"job {JOB_ID}",
         "s3runner: running",
         "s3runner: warning: odd\\x07",
+        "s3runner: waiting: 2\\n",
+        "s3runner: waiting: 1",
         "s3runner: sync: 1 file, 5 B, 1 request, 1.0 s",
     ]
 

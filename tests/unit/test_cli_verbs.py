@@ -20,9 +20,11 @@ from s3runner.errors import ClusterUnavailableError, InputError, S3RunnerError, 
 from s3runner.model import Job, Outcome, code_of
 from s3runner.runner.queries import JobRow, JobStatus
 from s3runner.runner.report import JobEnd, JobReport, Listener, SyncResult
+from s3runner.runner.turns import Room
 
 JOBS = [Job(name=name, command="true") for name in "abc"]
 NOW = datetime(2026, 5, 1, tzinfo=timezone.utc)
+FULL, FREE = Room("x", ("a", "b"), 2), Room("x", ("a",), 2)
 
 
 @dataclass
@@ -131,11 +133,46 @@ def test_ctrl_c_tells_what_was_submitted(capsys: pytest.CaptureFixture[str]) -> 
             "ended, but not decided: s3runner wait id goes on with it (1 attempt; generation 1)",
         ),
         (
+            JobStatus(JobRow("id", "n", "staged"), NOW - timedelta(minutes=3), room=FULL),
+            f"staged for 3 min - waiting: {FULL} (0 attempts; generation 0)",
+        ),
+        (
+            JobStatus(JobRow("id", "n", "staged"), room=FREE),
+            f"staged - {FREE}: s3runner wait id starts it (0 attempts; generation 0)",
+        ),
+        (
+            JobStatus(
+                JobRow("id", "n", "pending"),
+                NOW - timedelta(minutes=3),
+                attempts=2,
+                generation=1,
+                spent={"evicted": 1},
+                reason="0/3 nodes are available: 3 Insufficient cpu.\n",
+            ),
+            (
+                "pending: 0/3 nodes are available: 3 Insufficient cpu.\\n - for 3 min "
+                "(2 attempts; generation 1; 1 x evicted)"
+            ),
+        ),
+        (
+            JobStatus(JobRow("id", "n", "queued"), reason="the Job is suspended"),
+            "queued: the Job is suspended (0 attempts; generation 0)",
+        ),
+        (
             JobStatus(JobRow("id", "n")),
             "unknown here: it runs on another cluster (0 attempts; generation 0)",
         ),
     ],
-    ids=["running", "queued again", "not decided", "elsewhere"],
+    ids=[
+        "running",
+        "queued again",
+        "not decided",
+        "no room",
+        "room",
+        "held up",
+        "suspended",
+        "elsewhere",
+    ],
 )
 def test_a_status_is_one_line(status: JobStatus, expected: str) -> None:
     assert status_line(status, NOW) == f"id  n  {expected}"

@@ -143,6 +143,7 @@ def test_mappings_can_be_merged_and_their_own_keys_win() -> None:
         ("s3://bucket/a//b/../c", "s3://bucket/a//b/../c"),
         ("https://host/x?y", "https://host/x?y"),
         ("gs://bucket/x", "gs://bucket/x"),
+        ("fs+s3://bucket/x", "fs+s3://bucket/x"),
     ],
 )
 def test_a_source_is_a_path_beside_the_job_file_or_a_url(
@@ -336,6 +337,8 @@ def test_a_time_that_is_none_is_refused(text: object) -> None:
         ("image: ' '", "image: must be text that is not blank"),
         ("inputs: {a: ''}", "inputs.a: must be text that is not blank"),
         ("inputs: {a: 's3://'}", "inputs.a: not an s3:// URI"),
+        ("inputs: {a: 'file:///x'}", "inputs.a: file:///x: file:// names a file of this machine"),
+        ("inputs: {a: 'https://u:p@h/x?q'}", "inputs.a: https://…@h/x?…: a URL with a password"),
         ("inputs: {a: '~nobody-here/x'}", "inputs.a: '~nobody-here/x': there is no such user"),
         ("walltime: 0", "walltime: must be more than nothing"),
     ],

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from memory_store import MemoryStore
 
-from s3runner.staging.layout import MAX_KEY_BYTES, AttemptLayout, StoreLayout
+from s3runner.staging.layout import MAX_KEY_BYTES, AttemptLayout, StoreLayout, job_name
 
 ATTEMPT = AttemptLayout("runs/jobs/j/attempts/u")
 NAMES = st.binary(min_size=1, max_size=300).filter(lambda raw: b"\0" not in raw)
@@ -60,6 +60,28 @@ def test_every_key_can_be_put_by_a_strict_client(raw: bytes) -> None:
     assert len(key.encode()) <= MAX_KEY_BYTES
 
 
+def test_a_queue_belongs_to_one_destination_of_one_cluster() -> None:
+    places = StoreLayout("runs").queue("spot", "sha256:0123456789abcdef0123")
+    assert places == "runs/queue/spot/0123456789abcdef/"
+
+
 def test_a_blob_lies_below_the_first_digits_of_its_digest() -> None:
     assert StoreLayout("runs").blob("sha256:abcd-3") == "runs/blobs/ab/abcd-3"
     assert StoreLayout("").blob("sha256:abcd") == "blobs/ab/abcd"
+
+
+@pytest.mark.parametrize(
+    ("job_id", "expected"),
+    [
+        ("0199e2a4-0000-7000-8000-000000000001", "0199e2a4-0000-7000-8000-000000000001-g2"),
+        ("galaxy-12", "galaxy-12-g2"),
+        ("Galaxy_12", "galaxy-12-b3716a8e-g2"),
+        ("a.b", "a-b-2e7336dc-g2"),
+        ("x" * 63, f"{'x' * 44}-75220b47-g2"),
+        ("...", "job-ab5df625-g2"),
+    ],
+)
+def test_a_jobs_name_is_a_dns_label_and_another_for_every_id(job_id: str, expected: str) -> None:
+    assert job_name(job_id, 2) == expected
+    # a pod gets six characters more
+    assert len(job_name(job_id, 10)) <= 63 - 6

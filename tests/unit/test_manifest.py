@@ -53,6 +53,7 @@ EXAMPLE = Manifest(
         _file("large", 3 * PART),
         _file("/absolute/caf\udce9"),
         Entry("foreign", Kind.FILE, 0o644, 0, 9, at=StoredAt("k", bucket="b", etag='"e"')),
+        Entry("web", Kind.FILE, 0o644, 0, 9, at=StoredAt("", url="https://h/x", etag='"e"')),
     ),
     (Pack("packs/1", 2048, **_digest(2048)),),
 )
@@ -127,13 +128,17 @@ def _at(**values: object) -> Callable[[dict[str, Any]], None]:
     return lambda document: document["entries"][3]["at"].update(values)
 
 
+def _elsewhere(**values: object) -> Callable[[dict[str, Any]], None]:
+    return lambda document: document["entries"][7]["at"].update(values)
+
+
 DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "another protocol": (lambda d: d.update(protocol=2), "protocol 2"),
     "no protocol": (lambda d: d.pop("protocol"), "protocol None"),
     "protocol true": (lambda d: d.update(protocol=True), "protocol True"),
     "no entries": (lambda d: d.pop("entries"), "entries"),
     "entries no list": (lambda d: d.update(entries={}), "entries"),
-    "an entry that is no object": (lambda d: d["entries"].append(1), "entries[7]"),
+    "an entry that is no object": (lambda d: d["entries"].append(1), "entries[8]"),
     "an unknown field": (_set("owner", 0), "entries[1].owner"),
     "an unknown field at the top": (lambda d: d.update(extra=1), "extra"),
     "no path": (_remove("path"), "entries[1].path"),
@@ -177,6 +182,13 @@ DAMAGE: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "below a link": (_append(_file("d/l/x")), "'d/l'"),
     "before its directory": (lambda d: d["entries"].reverse(), "before its directory"),
     "an absolute link": (_append(_link("d/out", "/etc")), "'d/out'"),
+    "a URL with a key": (_elsewhere(key="k"), ".at.key"),
+    "a URL with an offset": (_elsewhere(offset=1), ".at.offset"),
+    "a URL that is a path": (_elsewhere(url="/etc/passwd"), ".at.url"),
+    "a URL of this machine": (_elsewhere(url="file:///etc/passwd"), ".at.url"),
+    "a URL of the store": (_elsewhere(url="s3://b/k"), ".at.url"),
+    "a URL with a password": (_elsewhere(url="https://u:p@h/x"), ".at.url"),
+    "a URL whose ETag is a number": (_elsewhere(etag=1), ".at.etag"),
     "a link that leaves": (_append(_link("d/out", "../x")), "'d/out'"),
     "a link in no directory": (_append(_link("out", "x")), "'out'"),
 }

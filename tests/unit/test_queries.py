@@ -11,12 +11,13 @@ import pytest
 from attempts import memory_store, put
 from fake_cluster import COMPLETE, GONE, IDENTITY, FakeCluster, head_of, job, pod
 from memory_store import MemoryStore
+from observing import observed
 from samples import JOB_ID, STORE, spec
 
 from s3runner.cluster.outcome import since_of, state_of
 from s3runner.cluster.protocol import JobObject, Observation
 from s3runner.errors import SettingsError, StagingError, StoreUnavailableError
-from s3runner.model import Outcome, Phase
+from s3runner.model import Destination, Outcome, Phase
 from s3runner.runner.queries import JobRow, JobStatus, Wanted, born, list_jobs, look_up
 from s3runner.runner.report import STATES, JobReport
 from s3runner.runner.submission import new_job_id
@@ -179,6 +180,46 @@ def test_a_job_that_nobody_created_yet_is_staged() -> None:
         ("staged", 0),
     ]
     assert [status.since for status in found] == [born(recorded), born(stored)]
+
+
+def test_a_staged_job_of_a_bounded_destination_tells_what_it_waits_for() -> None:
+    store, cluster = memory_store(), ManyJobs({})
+    cluster.running = {"a", "b"}
+    bounded = Destination("spot", max_active=2)
+    waits = store_job(store, at(timedelta(hours=1)), made=False, destination=bounded)
+    runs = store_job(store, at(timedelta(hours=2)), destination=bounded)
+    free = store_job(store, at(timedelta(hours=3)), made=False)
+
+    found = look_up(head_of(store, cluster), [waits, runs, free])
+
+    told = "2 of 2 jobs active on destination spot"
+    assert [status.to_json()["waiting"] for status in found] == [told, None, None]
+    assert [call for call in store.calls if call[0] == "active"] == [("active", "spot")]
+
+
+@pytest.mark.parametrize(
+    ("name", "state", "told", "attempts", "spent"),
+    [
+        ("unschedulable", "pending", "0/3 nodes are available", 1, {}),
+        ("image-back-off", "pending", "ImagePullBackOff: Back-off pulling image", 1, {}),
+        ("suspended", "queued", "the Job is suspended", 0, {}),
+        ("pod-gone", "pending", "the next pod is to come", 1, {"evicted": 1}),
+        ("pod-gone-next-runs", "running", None, 2, {"evicted": 1}),
+    ],
+)
+def test_what_a_job_waits_for_is_told_with_what_it_has_been_through(
+    name: str, state: str, told: str | None, attempts: int, spent: dict[str, int]
+) -> None:
+    store = memory_store()
+    store_job(store)
+    record_generation(store, spent={"no_space": 1})
+
+    status = looked_up(store, ManyJobs({f"{JOB_ID}-g1": observed(name)})).to_json()
+
+    assert (status["state"], status["attempts"]) == (state, attempts)
+    assert status["spent"] == {"no_space": 1, **spent}
+    assert (status["waiting"] or "").startswith(told or "")
+    assert (status["waiting"] is None) == (told is None)
 
 
 @pytest.mark.parametrize("seen", [COMPLETE, GONE], ids=["complete", "gone"])

@@ -77,6 +77,23 @@ def test_jitter_takes_off_up_to_half_a_pause(clock: Clock) -> None:
     assert clock.pauses == pytest.approx([0.1, 0.2])
 
 
+def test_a_server_that_says_when_to_come_back_is_left_alone_until_then(
+    retry: Retry, clock: Clock
+) -> None:
+    """But never longer than the budget: then comes the last try."""
+    waits = iter((42.0, 10_000.0))
+
+    def busy() -> str:
+        error = unavailable()
+        error.wait_s = next(waits, 0.0)
+        if error.wait_s:
+            raise error
+        return "done"
+
+    assert retry.call(busy) == "done"
+    assert clock.pauses == [42.0, 258.0]
+
+
 def test_after_the_budget_the_error_says_for_how_long_and_how_often(
     retry: Retry, clock: Clock
 ) -> None:

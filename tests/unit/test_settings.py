@@ -13,7 +13,9 @@ import pytest
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from s3runner.documented import sentences_of
 from s3runner.errors import SettingsError
+from s3runner.kubernetes_fields import KubernetesFields
 from s3runner.model import Destination, Reference
 from s3runner.settings import (
     EXAMPLE,
@@ -119,23 +121,17 @@ def test_an_empty_file_is_no_settings() -> None:
 
 
 def test_an_unknown_kind_of_cluster_says_what_there_is() -> None:
-    text = STORE + "destinations: {a: {cluster: kubernetes, namespace: x}, b: {cluster: lokal}}"
-    assert refusal(text).splitlines() == [
-        (
-            "s3runner.yml:2: destinations.a: "
-            "cluster: kubernetes is not built into this version yet (available: local)"
-        ),
-        (
-            "s3runner.yml:2: destinations.b: cluster: there is no 'lokal' (did you mean 'local'?) "
-            "(available: local)"
-        ),
-    ]
+    assert refusal(STORE + "destinations: {b: {cluster: lokal, namespace: x, wat: y}}") == (
+        "s3runner.yml:2: destinations.b: cluster: there is no 'lokal' (did you mean 'local'?) "
+        "(available: local, kubernetes)"
+    )
 
 
 def test_a_destination_becomes_plain_values() -> None:
     settings = parsed(
         STORE + "destinations:\n"
-        "  here: {grace: 1m, walltime: 1h30m, spot: {max_evictions: 0}, local: {read_only: [/a]}}\n"
+        "  here: {grace: 1m, walltime: 1h30m, spot: {max_evictions: 0}, local: {read_only: [/a]}, "
+        "max_active: 7}\n"
     )
     assert settings.destination() == Destination(
         name="here",
@@ -143,7 +139,19 @@ def test_a_destination_becomes_plain_values() -> None:
         default_walltime_s=5400,
         max_evictions=0,
         read_only=("/a",),
+        max_active=7,
     )
+
+
+@pytest.mark.parametrize("most", ["0", "-1", "many", "1.5"])
+def test_a_bound_that_lets_no_job_run_is_refused(most: str) -> None:
+    with pytest.raises(SettingsError, match=r"destinations\.x\.max_active"):
+        parsed(STORE + f"destinations: {{x: {{max_active: {most}}}}}")
+
+
+def test_a_destinations_name_is_a_value_of_a_label() -> None:
+    with pytest.raises(SettingsError, match="'x-' must end with a letter or digit"):
+        parsed(STORE + "destinations: {x-: {}}")
 
 
 def test_the_defaults_of_a_destination_are_the_values_own() -> None:
@@ -265,14 +273,15 @@ def test_the_example_of_that_error_is_good() -> None:
     assert parsed(EXAMPLE).store_config().endpoint == "https://minio.example"
 
 
-def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, bool]]:
+def keys_of(model: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo, bool, str]]:
     """Yield every key that a settings file can have, and whether it stands for many."""
     for name, field in model.model_fields.items():
-        many = get_origin(field.annotation) is dict
+        origin = get_origin(field.annotation)
+        many = origin is dict
         key = f"{prefix}{name}.NAME" if many else f"{prefix}{name}"
         below = list(models_in(get_args(field.annotation)[1] if many else field.annotation))
-        if many or not below:
-            yield key, field, many
+        if origin is not None or not below:
+            yield key, field, many, sentences_of(model)[name]
         for inner in below:
             yield from keys_of(inner, f"{key}.")
 
@@ -284,16 +293,16 @@ def models_in(annotation: Any) -> Iterator[type[BaseModel]]:
         yield from models_in(argument)
 
 
-def row_of(key: str, field: FieldInfo, *, many: bool) -> str:
+def row_of(key: str, field: FieldInfo, many: bool, told: str) -> str:
     value = None if many or field.is_required() else field.get_default(call_default_factory=True)
-    shown = "" if value is None else f"`{json.dumps(value)}`".replace('"', "")
-    return f"| `{key}` | {'required' if field.is_required() else shown} | {field.description} |"
+    shown = "" if value in (None, "") else f"`{json.dumps(value)}`".replace('"', "")
+    return f"| `{key}` | {'required' if field.is_required() else shown} | {told} |"
 
 
 def test_the_table_of_the_documentation_is_the_models() -> None:
     lines = (ROOT / "docs/settings.md").read_text().splitlines()
     table = [line for line in lines if line.startswith("| `")]
-    assert table == [row_of(key, field, many=many) for key, field, many in keys_of(SettingsFile)]
+    assert table == [row_of(*row) for row in keys_of(SettingsFile)]
 
 
 def test_the_settings_that_are_shipped_hold_the_defaults() -> None:
@@ -304,20 +313,50 @@ def test_the_settings_that_are_shipped_hold_the_defaults() -> None:
 
 def test_the_settings_that_are_shipped_show_every_key() -> None:
     text = (ROOT / "conf/s3runner.yml").read_text()
-    shown = set(re.findall(r"^\s*(?:# )?(\w+): ?", text, re.MULTILINE))
-    ends = {key.removesuffix(".NAME").rpartition(".")[2] for key, _, _ in keys_of(SettingsFile)}
-    assert ends - shown - {"path"} == set()
+    own = set(KubernetesFields.model_fields)
+    keys = [key.removesuffix(".NAME").split(".") for key, *_ in keys_of(SettingsFile)]
+    ends = {key[-1] for key in keys if not {*own, "then"} & {*key}}
+    assert ends - _shown(text) - {"path", "request", "limit"} == set()
     examples = text.replace("references: {}", "references:")
-    examples = re.sub(r"^( *)#( +)(\w+: \S.*)$", r"\1\2\3", examples, flags=re.MULTILINE)
-    examples = re.sub(r"^   (\w)", r"  \1", examples, flags=re.MULTILINE)
+    examples = re.sub(r"^( *)# (\w+: \S.*)$", r"\1\2", examples, flags=re.MULTILINE)
+    examples = re.sub(r"^#(  \w+: \S.*)$", r"\1", examples, flags=re.MULTILINE)
     settings = parsed(examples)
     assert settings.file.store.profile == "s3runner"
     assert set(settings.references) == {"hg38", "mm10"}
 
 
+def _shown(text: str) -> set[str]:
+    return set(re.findall(r"(?:^\s*(?:# )?|[{ ])(\w+): ?", text, re.MULTILINE))
+
+
+def test_the_destination_that_is_shipped_holds_the_defaults_and_shows_every_key() -> None:
+    path = ROOT / "conf/s3runner-kubernetes.yml"
+    shipped = load_settings(path, {}, ROOT)
+    smallest = STORE.replace("bucket", "my-bucket") + (
+        "destinations: {cluster: {cluster: kubernetes, credentials: {secret: s3-keys}}}"
+    )
+    assert shipped.destination() == parsed(smallest).destination()
+    text = path.read_text()
+    keys = [key.removesuffix(".NAME").split(".") for key, *_ in keys_of(SettingsFile)]
+    below = {key[-1] for key in keys if {*key} & {*KubernetesFields.model_fields, "then"}}
+    assert below - _shown(text) - {"request", "limit"} == set()
+    examples = re.sub(r"^( *)# (\w+: \S.*)$", r"\1\2", text, flags=re.MULTILINE)
+    other_form = "secret|access_key|secret_key|session_token|scratch|volumes|secret_env"
+    examples = re.sub(rf"^ +({other_form}): .*$", "", examples, flags=re.MULTILINE)
+    examples = re.sub(r"^#(  .*)$", r"  \1", examples, flags=re.MULTILINE)
+    examples = examples.replace("# pod_endpoint", "pod_endpoint").replace(
+        "  url:", "  insecure_http: true\n  url:"
+    )
+    place = parsed(examples).destination().kubernetes
+    assert place is not None
+    assert place.credentials.service_account == "s3runner-worker"
+    assert len(place.pod.parts.volumes) == 6
+    assert place.pod.parts.patches
+
+
 def test_the_schema_knows_every_key() -> None:
     schema = json.dumps(settings_schema())
-    for key, _, _ in keys_of(SettingsFile):
+    for key, *_ in keys_of(SettingsFile):
         name = key.removesuffix(".NAME").rpartition(".")[2]
         assert f'"{name}": {{' in schema
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -145,6 +146,23 @@ def test_anothers_document_in_the_specs_place_stops_the_job() -> None:
     assert (heard.job_ids, cluster.jobs) == ([], {})
 
 
+def test_the_spec_knows_which_inputs_came_from_where_on_this_disk(tmp_path: Path) -> None:
+    """Also below a directory whose name is no text."""
+    store = memory_store()
+    odd = os.fsdecode(os.fsencode(tmp_path) + b"/\xff")
+    os.mkdir(odd)
+    Path(odd, "here").write_text("x")
+    put(store, "there", b"x")
+    inputs = (Input("a/here", f"{odd}/here"), Input("b", "s3://runs/there"))
+
+    job_id = submit(
+        head_of(store, FakeCluster()), Job(name="j", command="x", inputs=inputs), Silence()
+    )
+
+    spec = Spec.load(store.objects[of(job_id).spec], "")
+    assert spec.sources == {"a/here": f"{odd}/here"}
+
+
 def test_a_small_manifest_stands_in_the_spec(tmp_path: Path) -> None:
     store = memory_store()
 
@@ -171,15 +189,15 @@ def test_a_large_manifest_lies_beside_the_spec_and_is_fetched_from_there(tmp_pat
     assert (Path(attempt.work) / "data" / f"{199:0200}").read_text() == "199"
 
 
-def test_a_damaged_large_manifest_is_a_bad_spec(tmp_path: Path) -> None:
+def test_a_damaged_large_manifest_is_an_integrity_failure(tmp_path: Path) -> None:
     store = memory_store()
     job_id = submit(head_of(store, FakeCluster()), reading(tmp_path, 200), Silence())
     key = of(job_id).inputs
     store.damage(key, store.objects[key].replace(b'"mode":420', b'"mode":511', 1))
     attempt = open_attempt(tmp_path, store, job_id=job_id)
 
-    assert fetch(attempt) == 20
-    assert stored_result(store, attempt).outcome is Outcome.BAD_SPEC
+    assert fetch(attempt) == 22
+    assert stored_result(store, attempt).outcome is Outcome.INTEGRITY_FAILED
 
 
 def test_every_input_that_cannot_be_had_is_named_and_nothing_is_written(tmp_path: Path) -> None:

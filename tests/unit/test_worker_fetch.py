@@ -5,6 +5,7 @@ import stat
 import subprocess
 import sys
 import time
+from hashlib import sha256
 from pathlib import Path
 
 import pytest
@@ -24,12 +25,15 @@ from memory_store import MemoryStore
 from samples import STORE
 
 from s3runner.errors import StoreAccessError
-from s3runner.model import POD_FINAL, Entry, Kind, Manifest, Outcome, StoredAt
+from s3runner.model import POD_FINAL, Destination, Entry, Kind, Manifest, Outcome, StoredAt
+from s3runner.pod_model import KubernetesPlace, PodCredentials, PodShape
 from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.layout import StoreLayout
+from s3runner.staging.manifest import load_manifest, parse_document
 from s3runner.staging.scan import scan
 from s3runner.staging.upload import stage_in
 from s3runner.store.meter import Meter
+from s3runner.store.retrying import read
 from s3runner.worker.attempt import Attempt
 from s3runner.worker.commit import publish
 from s3runner.worker.fetch import command_script, fetch
@@ -109,6 +113,8 @@ def test_an_attempt_of_a_committed_job_is_superseded(tmp_path: Path) -> None:
     assert fetch(attempt) == 0
 
     assert Path(attempt.control_file("superseded")).exists()
+    # its container starts all the same, and ends at once
+    assert Path(attempt.control_file("tool_shim.sh")).exists()
     assert store.calls == [("get", JOB.commit)]
     assert not Path(attempt.work).exists()
 
@@ -168,6 +174,21 @@ def test_a_changed_foreign_object_is_an_input_failure(tmp_path: Path) -> None:
     assert stored_result(store, attempt).outcome is Outcome.INPUT_FAILED
 
 
+def test_the_digest_of_a_foreign_object_is_kept(tmp_path: Path) -> None:
+    """The head never read it: without this nobody could say what the tool had worked on."""
+    store = memory_store()
+    put(store, "data/x", b"new")
+    at = StoredAt("data/x", etag=store.head("data/x").etag)
+    store_job(store, inputs=Manifest((Entry("x", Kind.FILE, 0o644, 0, 3, at=at),)))
+    attempt = open_attempt(tmp_path, store)
+
+    assert fetch(attempt) == 0
+
+    body = read(patient(store), attempt.keys.inputs)
+    kept = load_manifest(parse_document(body, "here"), "here")
+    assert [entry.digest for entry in kept.entries] == [f"sha256:{sha256(b'new').hexdigest()}"]
+
+
 @pytest.mark.parametrize("number", [1, 2, 3], ids=["the commit", "the spec", "an input"])
 def test_a_denied_read_is_access_denied(tmp_path: Path, number: int) -> None:
     store = memory_store(fail={("get", number): StoreAccessError("access denied")})
@@ -194,8 +215,8 @@ def test_another_spec_than_the_jobs_is_refused(tmp_path: Path) -> None:
     store_job(store)
     attempt = open_attempt(tmp_path, store, spec_digest=f"sha256:{'0' * 64}")
 
-    assert fetch(attempt) == 20
-    assert stored_result(store, attempt).outcome is Outcome.BAD_SPEC
+    assert fetch(attempt) == 22
+    assert stored_result(store, attempt).outcome is Outcome.INTEGRITY_FAILED
 
 
 def test_a_full_disk_is_no_space(tmp_path: Path) -> None:
@@ -253,3 +274,23 @@ def test_a_list_is_executed_and_leaves_no_shell_in_between(tmp_path: Path) -> No
 )
 def test_text_is_a_script_of_the_shell(tmp_path: Path, command: str, out: bytes) -> None:
     assert run_script(command_script(command), tmp_path).stdout == out
+
+
+@pytest.mark.parametrize(("tool_user", "mode"), [("worker", 0o600), ("image", 0o644)])
+def test_a_tool_with_a_user_of_its_own_can_read_its_inputs(
+    tmp_path: Path, tool_user: str, mode: int
+) -> None:
+    (tmp_path / "in").write_text("x")
+    (tmp_path / "in").chmod(0o600)
+    store = memory_store()
+    cache = DigestCache(None, time.time_ns)
+    trees = [scan("in", str(tmp_path / "in"))]
+    layout = StoreLayout(STORE.prefix)
+    manifest = stage_in(patient(store), layout, trees, cache, meter=Meter())
+    keys = PodCredentials(service_account="worker")
+    place = KubernetesPlace(keys, pod=PodShape(tool_user=tool_user))
+    store_job(store, inputs=manifest, destination=Destination(kubernetes=place))
+    attempt = open_attempt(tmp_path, store)
+
+    assert fetch(attempt) == 0
+    assert stat.S_IMODE(os.stat(attempt.place("in")).st_mode) == mode

@@ -19,6 +19,7 @@ from attempts import (
     store_job,
 )
 from memory_store import MemoryStore
+from waiting import wait_until
 
 from s3runner.errors import S3RunnerError, StoreAccessError, StoreUnavailableError
 from s3runner.model import Outcome
@@ -204,6 +205,17 @@ def test_the_end_sends_the_rest_unless_nobody_will_read_it(
             logs.leave_rest()
 
     assert segments(store, attempt) == ([] if leave else [b"last words\n"])
+
+
+def test_a_pod_that_is_told_to_end_sends_what_is_new_at_once(
+    store: MemoryStore, attempt: Attempt
+) -> None:
+    """It may be killed before its tool has ended."""
+    with LiveLogs(attempt, NEVER_S) as logs:
+        say(attempt, b"before\n")
+        logs.hurry()
+        wait_until(lambda: segments(store, attempt) == [b"before\n"])
+        assert logs._pause() < 1
 
 
 @pytest.fixture
