@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GALAXY_VERSION ?= 26.1.2
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: demo test nightly test-cluster test-galaxy-pins check image bench clean
+.PHONY: demo test nightly test-cluster test-galaxy test-galaxy-pins check image bench clean
 
 demo: $(VENV)/.demo  ## Run the main job on an embedded S3 server: no root, no other network
 	$(BIN)/s3runner demo
@@ -26,6 +26,10 @@ test-cluster:  ## The cluster suite on the Kubernetes cluster that S3RUNNER_TEST
 	@$(MAKE) $(VENV)/.test
 	$(BIN)/python -m pytest tests/contract/test_cluster.py -k real
 
+# anyio's plugin, which Galaxy brings, warns under a newer pytest, and warnings are errors here
+test-galaxy: .venv-galaxy/.test  ## A real Galaxy server whose jobs run in pods that see none of its files
+	.venv-galaxy/bin/python -m pytest -p no:anyio tests/e2e
+
 test-galaxy-pins: .venv-galaxy-pins/.test  ## Unit and contract tests under the versions that Galaxy pins
 	.venv-galaxy-pins/bin/python -m pytest $(PYTEST_FLAGS) tests/unit tests/contract
 
@@ -45,7 +49,7 @@ bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the s
 	$(BIN)/python bench/memory.py
 
 clean:
-	rm -rf .venv .venv-galaxy-pins demo-result docker/wheels
+	rm -rf .venv .venv-galaxy .venv-galaxy-pins demo-result docker/wheels
 
 # The interpreter comes from the system, everything else from the package index through uv (quick, cached).
 $(VENV)/bin/uv:
@@ -64,4 +68,14 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/b
 	$(BIN)/python -m zipfile -e .venv-galaxy-pins/wheel/*.whl .venv-galaxy-pins/galaxy
 	grep -E '^[A-Za-z0-9]' .venv-galaxy-pins/galaxy/galaxy/dependencies/pinned-requirements.txt | grep -v '^certifi==' >.venv-galaxy-pins/pins.txt
 	$(BIN)/uv pip install --quiet --python .venv-galaxy-pins/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[test]'
+	@touch $@
+
+# Ours comes second, under the same pins, and must leave every version of Galaxy's as it was.
+.venv-galaxy/.test: pyproject.toml .venv-galaxy-pins/.test
+	$(PYTHON) -m venv .venv-galaxy
+	$(BIN)/uv pip install --quiet --python .venv-galaxy/bin/python --constraint .venv-galaxy-pins/pins.txt galaxy-app==$(GALAXY_VERSION) galaxy-web-apps==$(GALAXY_VERSION)
+	$(BIN)/uv pip freeze --python .venv-galaxy/bin/python | sort >.venv-galaxy/before.txt
+	$(BIN)/uv pip install --quiet --python .venv-galaxy/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[galaxy]'
+	$(BIN)/uv pip freeze --python .venv-galaxy/bin/python | sort | comm -13 - .venv-galaxy/before.txt | { ! grep .; }
+	$(BIN)/uv pip install --quiet --python .venv-galaxy/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[test]' 'total-perspective-vortex>=3.2.1,<4'
 	@touch $@

@@ -70,6 +70,10 @@ class SettingsError(S3RunnerError):
     code = 20
 
 
+class UnknownJobError(SettingsError):
+    """There is no job of that id in this store."""
+
+
 class SpecError(S3RunnerError):
     """A stored document (spec, manifest, result, commit) is damaged or of another protocol."""
 

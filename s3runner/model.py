@@ -258,10 +258,15 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """A declared output: a literal path or a glob, relative to the work dir or absolute."""
+    """A declared output: a literal path or a glob, relative to the work dir or absolute.
+
+    With `matching`, a regular expression, it is those files below the directory `path` whose path
+    from there the expression matches from its beginning.
+    """
 
     path: str
     optional: bool = False
+    matching: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -293,7 +298,9 @@ class Job:
     """What the user asked for, before any of it is staged: WHAT, nothing about where.
 
     `retry` holds the fields of `Retry` that are to differ from the destination's, `pod` what its
-    pods are to have besides, and `disk_factor` goes before the destination's.
+    pods are to have besides, and `disk_factor` goes before the destination's. `roots` are absolute
+    directories that lie above inputs and outputs: each that does is one mount, where otherwise
+    every parent of such a path is.
     """
 
     name: str
@@ -308,6 +315,7 @@ class Job:
     retry: Mapping[str, Any] = field(default_factory=dict)
     pod: PodParts = field(default_factory=PodParts)
     disk_factor: float | None = None
+    roots: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

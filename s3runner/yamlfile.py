@@ -231,8 +231,12 @@ def check(document: Document, model: type[M]) -> M:
     try:
         return model.model_validate(document.data)
     except ValidationError as error:
-        mistakes = [_mistake(model, dict(item)) for item in error.errors(include_url=False)]
-        raise document.error(mistakes) from error
+        raise document.error(mistakes_of(model, error)) from error
+
+
+def mistakes_of(model: type[BaseModel], error: ValidationError) -> list[tuple[Location, str]]:
+    """Return where each mistake is, and what it is, in the words that people get."""
+    return [_mistake(model, dict(item)) for item in error.errors(include_url=False)]
 
 
 def show_location(location: Location) -> str:

@@ -8,9 +8,9 @@ from collections.abc import Callable
 DEADLINE_S = 30
 
 
-def wait_until(condition: Callable[[], object]) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_S) -> None:
     """Return when something is so; fail when it takes too long."""
-    deadline = time.monotonic() + DEADLINE_S
+    deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)

@@ -9,8 +9,11 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
+from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.options import (
     destination_option,
+    galaxy_config_option,
+    job_conf_option,
     job_id_argument,
     json_option,
     settings_option,
@@ -19,13 +22,14 @@ from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
 from s3runner.model import code_of
 from s3runner.runner.report import JobEnd
-from s3runner.settings import load_settings
 
 
 @click.command("cancel")
 @job_id_argument
 @settings_option
 @destination_option
+@job_conf_option
+@galaxy_config_option
 @json_option
 @click.pass_obj
 def command(
@@ -36,8 +40,8 @@ def command(
     Returns when no pod is left. A job that has ended already stays as it is. Exits 0 in both cases,
     3 if a pod does not end.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    settings, name = chosen_settings(invocation, settings_path, destination)
+    runner = wiring.build(settings, name, os.environ)
     outcome, ours = runner.cancel(job_id)
     invocation.learn(job_id=job_id, end=JobEnd(outcome, code_of(outcome)))
     said = "cancelled" if ours else f"had ended already ({outcome.value})"

@@ -30,6 +30,7 @@ _VERBS = {
     "cat": "Write a stored output to stdout.",
     "demo": "Run a job against a store of its own, on this machine.",
     "gc": "Remove expired jobs and unused inputs from the store.",
+    "job-conf": "Check Galaxy's job configuration, and show what it means.",
     "list": "List the jobs of this store, the newest first.",
     "logs": "Print what a job's tool wrote to stdout and stderr.",
     "ls": "List a job's outputs, or what lies at a URI.",
@@ -56,7 +57,7 @@ class Verbs(click.Group):
         """Import a verb. An unknown one is a usage error that names the nearest."""
         if cmd_name not in _VERBS:
             ctx.fail(f"there is no verb {cmd_name!r}{did_you_mean(cmd_name, _VERBS)}")
-        module = importlib.import_module(f"s3runner.cli.{cmd_name}")
+        module = importlib.import_module(f"s3runner.cli.{cmd_name.replace('-', '_')}")
         command: click.Command = module.command
         return command
 

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import click
 
+from s3runner.cli.report import Invocation
+
 settings_option = click.option(
     "--settings",
     "settings_path",
@@ -16,6 +18,31 @@ settings_option = click.option(
 
 destination_option = click.option(
     "--destination", metavar="NAME", help="Where to run, by its name in the settings."
+)
+
+
+def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+    """Put the value where every verb's settings are looked for."""
+    invocation: Invocation = ctx.obj
+    setattr(invocation, str(param.name), value)
+
+
+job_conf_option = click.option(
+    "--job-conf",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    expose_value=False,
+    callback=_keep,
+    help="Instead of settings: Galaxy's job configuration, of which --destination names one.",
+)
+
+galaxy_config_option = click.option(
+    "--galaxy-config",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    expose_value=False,
+    callback=_keep,
+    help="Galaxy's galaxy.yml beside it, where that holds parameters too.",
 )
 
 # Its value is read from the raw command line: even one that cannot be parsed gets its object.

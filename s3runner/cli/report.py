@@ -35,6 +35,9 @@ class Invocation:
     wants_json: bool = False
     debug: bool = False
     settings: Path | None = None
+    job_conf: Path | None = None
+    galaxy_config: Path | None = None
+    destination: str | None = None
     report: JobReport = field(default_factory=JobReport)
     document: Mapping[str, Any] | None = None
     submitted: list[JobReport] | None = None
@@ -86,7 +89,9 @@ class Invocation:
 
     def command_for(self, verb: str, job_id: str) -> str:
         """Return the command line that goes on with a job from here."""
-        words = ["s3runner", verb, job_id]
-        if self.settings is not None:
-            words += ["--settings", str(self.settings)]
-        return shlex.join(words)
+        flags = {"--settings": self.settings}
+        if self.job_conf is not None:
+            flags = {"--job-conf": self.job_conf, "--galaxy-config": self.galaxy_config}
+            flags["--destination"] = Path(self.destination or "")
+        words = [word for flag, value in flags.items() if value for word in (flag, str(value))]
+        return shlex.join(["s3runner", verb, job_id, *words])

@@ -9,10 +9,13 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
+from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.follow import Landing, run_to_end
 from s3runner.cli.options import (
     destination_option,
+    galaxy_config_option,
     into_option,
+    job_conf_option,
     job_file_argument,
     json_option,
     overwrite_option,
@@ -22,13 +25,14 @@ from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
 from s3runner.errors import SettingsError
 from s3runner.jobfile import load_job
-from s3runner.settings import load_settings
 
 
 @click.command("run")
 @job_file_argument
 @settings_option
 @destination_option
+@job_conf_option
+@galaxy_config_option
 @into_option
 @overwrite_option
 @json_option
@@ -47,11 +51,10 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. Ctrl-C leaves the job running and
     says how to take it up again.
     """
-    invocation.settings = settings_path
     if into is not None and into.exists() and not into.is_dir():
         raise SettingsError(f"--into {into}: not a directory")
-    settings = load_settings(settings_path)
+    settings, name = chosen_settings(invocation, settings_path, destination)
     job = load_job(job_file, settings.references)
-    runner = wiring.build(settings, destination, os.environ)
+    runner = wiring.build(settings, name, os.environ)
     listener = listener_for(sys.stderr)
     return run_to_end(runner, job, invocation, listener, Landing(into, overwrite))

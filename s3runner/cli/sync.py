@@ -9,10 +9,13 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
+from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.follow import Landing, take_up
 from s3runner.cli.options import (
     destination_option,
+    galaxy_config_option,
     into_option,
+    job_conf_option,
     job_id_argument,
     json_option,
     overwrite_option,
@@ -20,13 +23,14 @@ from s3runner.cli.options import (
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
-from s3runner.settings import load_settings
 
 
 @click.command("sync")
 @job_id_argument
 @settings_option
 @destination_option
+@job_conf_option
+@galaxy_config_option
 @into_option
 @overwrite_option
 @json_option
@@ -45,7 +49,7 @@ def command(  # one parameter an option
     May be called again: what is here already and does not differ is left alone. Exits 0 when the
     job succeeded, 1 when it ended otherwise.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    settings, name = chosen_settings(invocation, settings_path, destination)
+    runner = wiring.build(settings, name, os.environ)
     listener = listener_for(sys.stderr)
     return take_up(runner, job_id, invocation, listener, Landing(into, overwrite))

@@ -9,22 +9,26 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
+from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.follow import take_up
 from s3runner.cli.options import (
     destination_option,
+    galaxy_config_option,
+    job_conf_option,
     job_id_argument,
     json_option,
     settings_option,
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
-from s3runner.settings import load_settings
 
 
 @click.command("wait")
 @job_id_argument
 @settings_option
 @destination_option
+@job_conf_option
+@galaxy_config_option
 @json_option
 @click.pass_obj
 def command(
@@ -35,6 +39,6 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. A job whose submitter died before it
     was started is started.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    settings, name = chosen_settings(invocation, settings_path, destination)
+    runner = wiring.build(settings, name, os.environ)
     return take_up(runner, job_id, invocation, listener_for(sys.stderr), None)

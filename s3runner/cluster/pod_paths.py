@@ -6,7 +6,7 @@ Pure. Apart from the pod's object because job files and settings are checked by 
 from __future__ import annotations
 
 import posixpath
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from s3runner.errors import SettingsError
 from s3runner.staging.records import Spec
@@ -21,13 +21,14 @@ FORBIDDEN_ROOTS = ("/usr", "/bin", "/etc", "/opt", "/dev", "/proc", "/sys", "/sb
 """A mount at, above or below these would hide the image's own files."""
 
 
-def roots(paths: Iterable[str]) -> tuple[str, ...]:
+def roots(paths: Iterable[str], above: Sequence[str] = ()) -> tuple[str, ...]:
     """Return the directories to mount so that every absolute path among `paths` lies in one.
 
-    Each is the parent of a declared path, and none lies in another. Raises SettingsError for one
-    that would hide the image's own files.
+    Each is the parent of a declared path, or the one of `above` that the path lies in, and none
+    lies in another. Raises SettingsError for one that would hide the image's own files.
     """
-    parents = sorted({posixpath.dirname(path) for path in paths if path.startswith("/")})
+    absolute = (path for path in paths if path.startswith("/"))
+    parents = sorted({_root_of(posixpath.dirname(path), above) for path in absolute})
     chosen: list[str] = []
     for parent in parents:
         check_root(parent)
@@ -36,10 +37,16 @@ def roots(paths: Iterable[str]) -> tuple[str, ...]:
     return tuple(chosen)
 
 
-def declared_roots(spec: Spec, input_paths: Iterable[str]) -> tuple[str, ...]:
+def declared_roots(
+    spec: Spec, input_paths: Iterable[str], above: Sequence[str] = ()
+) -> tuple[str, ...]:
     """Return the roots of a job: of its absolute inputs, outputs and references."""
     placed = (*input_paths, *(o.path for o in spec.outputs), *spec.references.values())
-    return roots(path for path in placed if not path.startswith(f"{HOME}/"))
+    return roots((path for path in placed if not path.startswith(f"{HOME}/")), above)
+
+
+def _root_of(parent: str, above: Sequence[str]) -> str:
+    return min((root for root in above if lies_in(parent, root)), key=len, default=parent)
 
 
 def check_root(root: str) -> None:

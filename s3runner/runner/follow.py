@@ -53,27 +53,63 @@ def wait(
 
     A job of another cluster is only waited for. Raises SettingsError for an unknown job id.
     """
-    spec, digest = head.read_spec(job_id)
-    if dict(spec.cluster) != dict(head.cluster.identity):
-        commit, attempts = _await_commit(head, job_id), 1
-        listener.state("ended")
-    else:
-        commit, attempts = _Follower(head, spec, digest, listener, clock).follow()
-    result = head.read_committed_result(job_id, commit)
-    for warning in result.warnings if result is not None else ():
-        listener.warning(warning)
-    return describe(head, job_id, commit, result, attempts)
-
-
-def _await_commit(head: Head, job_id: str) -> Commit:
+    follower = Follower(head, job_id, listener, clock)
     while True:
-        commit = head.read_commit(job_id)
-        if commit is not None:
-            return commit
-        head.cluster.wait([], _LOOK_EVERY_S)
+        end = follower.step()
+        if end is not None:
+            return end
+        follower.pause()
 
 
-class _Follower:
+class Follower:
+    """A job that is followed step by step, by one thread at a time.
+
+    Raises SettingsError for an unknown job id.
+    """
+
+    def __init__(
+        self,
+        head: Head,
+        job_id: str,
+        listener: Listener,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        spec, digest = head.read_spec(job_id)
+        self._head = head
+        self._job_id = job_id
+        self._listener = listener
+        ours = dict(spec.cluster) == dict(head.cluster.identity)
+        self._generations = _Generations(head, spec, digest, listener, clock) if ours else None
+
+    def step(self) -> JobEnd | None:
+        """Look once and do what is for the head to do now; return the job's end if it has one.
+
+        May be taken again after an error: what is done already is found done.
+        """
+        found = self._generations.look() if self._generations else self._find_commit()
+        if found is None:
+            return None
+        commit, attempts = found
+        result = self._head.read_committed_result(self._job_id, commit)
+        for warning in result.warnings if result is not None else ():
+            self._listener.warning(warning)
+        return describe(self._head, self._job_id, commit, result, attempts)
+
+    def pause(self) -> None:
+        """Return when another step may find more than the last one."""
+        awaited = self._generations.awaited if self._generations else ()
+        if awaited is not None:
+            self._head.cluster.wait(awaited, _LOOK_EVERY_S)
+
+    def _find_commit(self) -> tuple[Commit, int] | None:
+        commit = self._head.read_commit(self._job_id)
+        if commit is None:
+            return None
+        self._listener.state("ended")
+        return commit, 1
+
+
+class _Generations:
     """A job of this head's cluster, while it is followed through its generations."""
 
     def __init__(
@@ -97,29 +133,31 @@ class _Follower:
         self._holdup = Holdup(spec.destination, clock)
         # the Jobs that take the room this one waits for
         self._before: tuple[str, ...] | None = None
+        # the Jobs whose change calls for the next look; None calls for it now
+        self.awaited: tuple[str, ...] | None = None
 
-    def follow(self) -> tuple[Commit, int]:
-        """Return the job's commit, and how many pods it took; no Job of it is left."""
-        while True:
-            if self._current.end is not None:
-                self._tell("ended")
-                commit = self._commit(self._current.end)
-                self._head.cluster.delete(self._keys.job_name(self._current.number - 1))
-                return commit, self._current.attempts
-            number, name = self._current.number, self._current.job_name
-            if self._waits_for_room():
-                found = self._start_unless_ended()
-                made = 0
-            else:
-                observation = self._head.cluster.observe([name])[name]
-                made = max(1, count_pods(observation))
-                found = self._look(observation)
-            if found is not None:
-                self._tell("ended")
-                self._head.cluster.delete(name)
-                return found, self._current.attempts + made
-            if self._current.number == number:
-                self._head.cluster.wait([name, *(self._before or ())], _LOOK_EVERY_S)
+    def look(self) -> tuple[Commit, int] | None:
+        """Return the job's commit and how many pods it took, if it has one; no Job is left then."""
+        if self._current.end is not None:
+            self._tell("ended")
+            commit = self._commit(self._current.end)
+            self._head.cluster.delete(self._keys.job_name(self._current.number - 1))
+            return commit, self._current.attempts
+        number, name = self._current.number, self._current.job_name
+        if self._waits_for_room():
+            found = self._start_unless_ended()
+            made = 0
+        else:
+            observation = self._head.cluster.observe([name])[name]
+            made = max(1, count_pods(observation))
+            found = self._look(observation)
+        if found is not None:
+            self._tell("ended")
+            self._head.cluster.delete(name)
+            return found, self._current.attempts + made
+        has_changed = self._current.number != number
+        self.awaited = None if has_changed else (name, *(self._before or ()))
+        return None
 
     def _waits_for_room(self) -> bool:
         """Tell whether the Job is still to be made: then the cluster need not be asked for it."""

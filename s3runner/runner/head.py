@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from s3runner.cluster.protocol import Cluster
-from s3runner.errors import ObjectNotFoundError, SettingsError
+from s3runner.errors import ObjectNotFoundError, SettingsError, UnknownJobError
 from s3runner.model import Destination, StoreConfig
 from s3runner.staging.digest_cache import DigestCache
 from s3runner.staging.expiry import DEFAULT_LIFETIMES, Lifetimes
@@ -44,7 +44,7 @@ class Head:
         return StoreLayout(self.config.prefix)
 
     def read_spec(self, job_id: str) -> tuple[Spec, str]:
-        """Return a job's spec and its document's digest. Raises SettingsError for an unknown id."""
+        """Return a job's spec and its document's digest. Raises UnknownJobError."""
         if not _JOB_ID.fullmatch(job_id):
             raise SettingsError(f"{job_id!r} is no job id")
         key = self.layout.job(job_id).spec
@@ -52,7 +52,7 @@ class Head:
             body = read(self.store, key)
         except ObjectNotFoundError as error:
             where = self.config.uri(self.layout.jobs_prefix)
-            raise SettingsError(f"there is no job {job_id} in {where}") from error
+            raise UnknownJobError(f"there is no job {job_id} in {where}") from error
         return Spec.load(body, self.config.uri(key)), document_digest(body)
 
     def read_commit(self, job_id: str) -> Commit | None:

@@ -44,15 +44,30 @@ class Runner:
         places = Places(into or Path(job.name), gather_absolute=into is not None)
         check_places(job.outputs, places, overwrite=overwrite)
 
-    def submit(self, job: Job, listener: Listener) -> str:
-        """Stage in, store the spec, create the Job; return the job id."""
+    def submit(self, job: Job, listener: Listener, job_id: str | None = None) -> str:
+        """Stage in, store the spec, create the Job; return the job id.
+
+        Who has to note the id before anything is stored makes it with `submission.new_job_id`.
+        """
         with _named("submit"):
-            return submission.submit(self.head, job, listener)
+            return submission.submit(self.head, job, listener, job_id)
 
     def wait(self, job_id: str, listener: Listener) -> JobEnd:
         """Follow the job to its commit. Raises SettingsError for an unknown job id."""
         with _named("wait"):
             return follow.wait(self.head, job_id, listener)
+
+    def follow(self, job_id: str, listener: Listener) -> follow.Follower:
+        """Return what `wait` does as single steps. Raises SettingsError for an unknown job id."""
+        with _named("wait"):
+            return follow.Follower(self.head, job_id, listener)
+
+    def sync_in_place(self, job_id: str, streams: Path, listener: Listener) -> SyncResult:
+        """Bring the results here: absolute ones to their own places, the others below `streams`."""
+        with _named("sync"):
+            spec, _ = self.head.read_spec(job_id)
+            places = Places(streams, gather_absolute=False)
+            return syncing.sync(self.head, spec, places, listener, overwrite=True)
 
     def sync(
         self, job_id: str, into: Path | None, listener: Listener, *, overwrite: bool = False

@@ -67,13 +67,14 @@ class _Sources:
             yield from (entry.size for entry in remote.entries)
 
 
-def submit(head: Head, job: Job, listener: Listener) -> str:
+def submit(head: Head, job: Job, listener: Listener, job_id: str | None = None) -> str:
     """Stage a job in, store its spec and create its Job if there is room; return the job id.
 
-    Raises SettingsError for what the destination cannot run, StagingError with every input that
-    failed, and the store's and the cluster's errors.
+    A `job_id` of the caller's is one of `new_job_id` that no other call was given. Raises
+    SettingsError for what the destination cannot run, StagingError with every input that failed,
+    and the store's and the cluster's errors.
     """
-    job_id = new_job_id()
+    job_id = job_id or new_job_id()
     draft = _draft(head, job, job_id)
     # rendered once before anything is looked at, to refuse what a Job object cannot express
     _rendered(head, draft)
@@ -261,7 +262,8 @@ def _draft(head: Head, job: Job, job_id: str) -> Spec:
         sources={item.path: item.source for item in job.inputs if "://" not in item.source},
         pod=job.pod,
     )
-    return replace(spec, roots=declared_roots(spec, (item.path for item in job.inputs)))
+    input_paths = (item.path for item in job.inputs)
+    return replace(spec, roots=declared_roots(spec, input_paths, job.roots))
 
 
 def _sized(draft: Spec, job: Job, sources: _Sources) -> Spec:

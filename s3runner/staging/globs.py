@@ -1,4 +1,4 @@
-"""Patterns for outputs: the shell's rules, on exact names.
+"""Patterns for outputs: the shell's rules, on exact names, and regular expressions.
 
 Our own because the standard library's `**` follows links, and a tool may leave any links it likes.
 """
@@ -28,6 +28,23 @@ def matches_of(pattern: str, work: str) -> list[str]:
     segments = pattern.strip("/").split("/")
     base = "/" if lead else work
     found = {lead + "/".join(names) for names in _expand(base, (), segments)}
+    return sorted(found, key=os.fsencode)
+
+
+def files_below(path: str, local: str, matching: str) -> list[str]:
+    """Return the paths of the files below the directory `local`, called `path`, that match.
+
+    `matching` is a regular expression for a file's path from there, matched from its beginning.
+    Links to files are among them; links to directories are not followed.
+    """
+    expression = re.compile(matching)
+    found = []
+    for directory, _, names in os.walk(local):
+        above = os.path.relpath(directory, local)
+        for name in names:
+            below = name if above == os.curdir else f"{above}/{name}"
+            if expression.match(below):
+                found.append(f"{path}/{below}")
     return sorted(found, key=os.fsencode)
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from s3runner.errors import InputError, S3RunnerError, StagingError, UnsupportedError
 from s3runner.model import Output
-from s3runner.staging.globs import has_wildcard, matches_of
+from s3runner.staging.globs import files_below, has_wildcard, matches_of
 from s3runner.staging.reading import refuse_kind, unreadable
 from s3runner.staging.tree import Tree
 from s3runner.staging.walk import Findings
@@ -102,7 +102,7 @@ class _OutputSearch:
     def look_for(self, output: Output) -> None:
         try:
             path = _canonical(output.path)
-            found = [path] if os.path.lexists(self._local(path)) else self._matches(path)
+            found = self._find(path, output.matching)
             places = {match: self._resolve(match) for match in found}
         except OSError as error:
             self.failures.append(unreadable(error, self._local(output.path)))
@@ -115,6 +115,11 @@ class _OutputSearch:
             self._add(path, there)
         elif not output.optional:
             self.missing.append(output.path)
+
+    def _find(self, path: str, matching: str | None) -> list[str]:
+        if matching is not None:
+            return files_below(path, self._local(path), matching)
+        return [path] if os.path.lexists(self._local(path)) else self._matches(path)
 
     def _local(self, path: str) -> str:
         return path if path.startswith("/") else os.path.join(self._work, path)

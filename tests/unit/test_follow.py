@@ -39,7 +39,7 @@ from s3runner.model import (
 )
 from s3runner.pod_model import KubernetesPlace, NodeChoice, Placement, PodCredentials
 from s3runner.runner.decide import first_generation
-from s3runner.runner.follow import wait
+from s3runner.runner.follow import Follower, wait
 from s3runner.runner.report import JobEnd, Silence
 from s3runner.runner.submission import submit
 from s3runner.staging.manifest import document_digest
@@ -629,3 +629,37 @@ def test_spent_evictions_are_followed_by_other_nodes() -> None:
     made = cluster.jobs[JOB.job_name(2)]["spec"]["template"]["spec"]
     assert made["nodeSelector"] == {"pool": "calm"}
     assert generations(store)[1].spent == {"evicted": 4}
+
+
+def test_a_job_can_be_followed_step_by_step_without_waiting(tmp_path: Path) -> None:
+    """A monitor of many jobs looks at each in turn, and never waits for one."""
+    store = memory_store()
+    store_job(store, outputs=())
+    attempt = open_attempt(tmp_path, store)
+    follower = Follower(head_of(store, FakeCluster(RUNNING, RUNNING, COMPLETE)), JOB_ID, Silence())
+
+    assert follower.step() is None
+    assert follower.step() is None
+    finish(attempt)
+    end = follower.step()
+
+    assert end is not None
+    assert end.outcome is Outcome.SUCCEEDED
+    assert not [call for call in store.calls if call[0] == "wait"]
+
+
+def test_a_step_that_failed_can_be_taken_again(tmp_path: Path) -> None:
+    """A store that is away for a moment says nothing of the job."""
+    store = memory_store()
+    store_job(store, outputs=())
+    finish(open_attempt(tmp_path, store))
+    follower = Follower(head_of(store, FakeCluster(COMPLETE)), JOB_ID, Silence())
+    following = 1 + sum(method == "get" for method, _ in store.calls)
+    store._world.fail = {("get", following): StoreAccessError("denied for a moment")}
+
+    with pytest.raises(StoreAccessError):
+        follower.step()
+
+    end = follower.step()
+    assert end is not None
+    assert end.outcome is Outcome.SUCCEEDED

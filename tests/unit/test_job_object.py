@@ -78,6 +78,15 @@ def test_roots_are_the_outermost_parents(paths: list[str], expected: tuple[str, 
     assert roots(paths) == expected
 
 
+def test_a_root_above_paths_stands_for_all_their_parents() -> None:
+    """Each of many datasets has a directory of its own: one mount for all of them is enough."""
+    paths = ["/data/objects/a/b/x", "/data/objects/c/d/y", "/jobs/1/outputs/z", "/index/hg"]
+
+    found = roots(paths, above=("/data/objects", "/jobs/1", "/unused"))
+
+    assert found == ("/data/objects", "/index", "/jobs/1")
+
+
 @pytest.mark.parametrize(
     "path", ["/x", "/usr/share/x", "/etc/x", "/lib64/x", "/proc/1/x", "/opt/x", "/s3runner/work/x"]
 )

@@ -464,3 +464,25 @@ def test_each_match_of_a_pattern_is_looked_at_once(tmp_path: Path) -> None:
         findings.add_tree(str(number), f"{tmp_path}/{number}", str(tmp_path))
     assert len(findings.ordered()) == 500
     assert entries.read <= 2 * 500
+
+
+def test_of_a_directory_only_the_files_that_match_are_found(tmp_path: Path) -> None:
+    """What a tool leaves beside them stays where it is; a link stands for its file."""
+    made = tmp_path / "parts"
+    (made / "deep").mkdir(parents=True)
+    for name in ("a.txt", "b.tab", "deep/c.txt"):
+        (made / name).write_text(name)
+    (made / "l.txt").symlink_to("b.tab")
+    output = Output("parts", optional=True, matching=r"[^/]+\.txt")
+
+    scanned = scan_outputs([output], str(tmp_path), [str(tmp_path)])
+
+    found = {entry.path: entry.kind for tree in scanned.trees for entry in tree.entries}
+    assert found == {"parts/a.txt": Kind.FILE, "parts/l.txt": Kind.FILE}
+
+
+def test_matching_files_of_a_directory_that_is_not_there_are_none(tmp_path: Path) -> None:
+    """Only who does not say that they may be absent misses them."""
+    outputs = [Output("no", optional=True, matching=""), Output("neither", matching="")]
+
+    assert scan_outputs(outputs, str(tmp_path), [str(tmp_path)]).missing == ("neither",)

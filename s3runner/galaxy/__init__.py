@@ -1,0 +1,1 @@
+"""s3runner as a job runner of Galaxy."""

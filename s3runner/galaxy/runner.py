@@ -1,0 +1,357 @@
+"""S3JobRunner: Galaxy's job handler on one side, our verbs on the other.
+
+Galaxy loads it by its name in the job configuration. It stands apart from the other modules of
+this folder because only it has Galaxy's life cycle: queue, watch, finish, stop,
+recover.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+from galaxy import model
+from galaxy.jobs.runners import AsynchronousJobRunner, AsynchronousJobState
+from galaxy.tool_util.output_checker import DETECTED_JOB_STATE
+
+from s3runner.errors import S3RunnerError
+from s3runner.galaxy import params
+from s3runner.galaxy.collecting import move_into_place, returned_by
+from s3runner.galaxy.destinations import SETTINGS, Place, Places
+from s3runner.galaxy.endings import UNKNOWN, Ending, ending_of
+from s3runner.galaxy.errand import Errand, Pools
+from s3runner.galaxy.pool import Pool
+from s3runner.galaxy.recording import RecordingEnvironment, files_of_index, record_inputs
+from s3runner.galaxy.refusing import refusal_of
+from s3runner.galaxy.translate import GalaxyJob, Returned, job_of, needed_of, streams_of
+from s3runner.model import Input, Job
+from s3runner.runner.submission import new_job_id
+
+__all__ = ("S3JobRunner",)
+
+log = logging.getLogger(__name__)
+
+_LOOKS = 4
+"""Threads that ask cluster and store how jobs are: each look takes milliseconds."""
+
+_STREAMS = ".s3runner"
+_RUNS = ("running", "staging_out")
+_OF_GALAXY = ("outputs_to_working_directory", "metadata_strategy", "tool_evaluation_strategy")
+
+
+class S3JobState(AsynchronousJobState):
+    """A watched job, its errand, and how it ended."""
+
+    errand: Errand
+    ending: Ending | None = None
+    is_over_limit = False
+
+
+class S3JobRunner(AsynchronousJobRunner):
+    """Runs Galaxy's jobs in pods that share no file system with it."""
+
+    runner_name = "S3JobRunner"
+    watched: list[S3JobState]
+
+    def __init__(self, app: Any, nworkers: int, **kwargs: Any) -> None:
+        specs = params.runner_param_specs()
+        specs[SETTINGS] = {"map": str, "default": None}
+        super().__init__(app, nworkers, runner_param_specs=specs, **kwargs)
+        self._places = Places(dict(self.runner_params), _config_of(app), os.environ)
+        workers = params.staging_workers(dict(self.runner_params))
+        self._pools = Pools(Pool("s3runner-staging", workers), Pool("s3runner-looks", _LOOKS))
+        self._errands: dict[str, Errand] = {}
+        self._check_destinations(kwargs)
+
+    def _check_destinations(self, given: dict[str, Any]) -> None:
+        """Refuse at the start what no job could be run with. Raises SettingsError.
+
+        Galaxy does not tell a plugin its name: it is known by its parameters. Destinations that
+        rules make up are looked at when they are there.
+        """
+        config = self.app.job_config
+        ours = {
+            plugin["id"]
+            for plugin in config.runner_plugins
+            if plugin["load"].endswith(type(self).__name__) and (plugin.get("kwds") or {}) == given
+        }
+        known = {
+            each.id: each.params
+            for group in config.destinations.values()
+            for each in group
+            if each.runner in ours
+        }
+        self._places.check(known)
+
+    # Galaxy's life cycle, in the order in which a job meets it
+
+    def queue_job(self, job_wrapper: Any) -> None:
+        """Prepare the job and send it on its errand; called by one of Galaxy's worker threads."""
+        destination = job_wrapper.job_destination
+        destination.params = self._own_params(destination)
+        refusal = refusal_of(job_wrapper)
+        if refusal is not None:
+            job_wrapper.fail(f"s3runner: {refusal}")
+            return
+        try:
+            place = self._places.at(destination.id or "galaxy", destination.params)
+        except S3RunnerError as error:
+            job_wrapper.fail(f"s3runner: {error}")
+            return
+        # noted before anything is stored: who starts next can then take the job up, or knows
+        # that there is nothing to be taken up
+        job_id = new_job_id()
+        job_wrapper.set_job_destination(destination, job_id)
+        state = self._state_of(job_wrapper, job_id)
+        recording = record_inputs(job_wrapper)
+        if not self.prepare_job(
+            job_wrapper, include_work_dir_outputs=False, modify_command_for_container=False
+        ):
+            return
+        self._write_script(job_wrapper, state)
+        job = self._job_of(job_wrapper, state, place, recording)
+        state.errand = self._send(place, state, job)
+        self.monitor_job(state)
+
+    def check_watched_items(self) -> None:
+        """Look at every job; one whose look fails keeps no other from its own."""
+        watched = []
+        for state in self.watched:
+            try:
+                kept = self.check_watched_item(state)
+            except Exception:
+                log.exception("(%s) looking at the job failed; trying again", state.job_id)
+                kept = state
+            if kept is not None:
+                watched.append(kept)
+        self.watched = watched
+
+    def check_watched_item(self, job_state: S3JobState) -> S3JobState | None:
+        """Take up what is done and start what comes next; never wait."""
+        errand, job_wrapper = job_state.errand, job_state.job_wrapper
+        galaxy_state = job_wrapper.get_state()
+        is_deleted = galaxy_state in (model.Job.states.DELETED, model.Job.states.DELETING)
+        if is_deleted or galaxy_state == model.Job.states.STOPPED:
+            errand.cancel()
+        elif not job_state.is_over_limit and job_state.check_limits():
+            job_state.is_over_limit = True
+            errand.cancel()
+        if not errand.advance():
+            if errand.state in _RUNS and not job_state.running and not is_deleted:
+                job_state.running = True
+                job_wrapper.change_state(model.Job.states.RUNNING)
+            return job_state
+        self._errands.pop(errand.job_id, None)
+        if is_deleted:
+            if job_wrapper.cleanup_job in ("always", "onsuccess"):
+                job_wrapper.cleanup()
+        else:
+            self._conclude(job_state)
+        return None
+
+    def finish_job(self, job_state: S3JobState) -> None:
+        """Let Galaxy collect what came back: streams, metadata, outputs."""
+        job_wrapper = job_state.job_wrapper
+        streams = Path(job_wrapper.working_directory) / _STREAMS
+        for name, place in (("stdout", job_state.output_file), ("stderr", job_state.error_file)):
+            source = streams / name
+            if source.exists():
+                shutil.copyfile(source, place)
+            else:
+                Path(place).touch()
+        move_into_place(self._returned_by(job_wrapper).moved)
+        if job_state.ending is not None and job_state.ending.missing:
+            self._forbid_success(job_state, job_state.ending)
+        self._handle_metadata_externally(job_wrapper, resolve_requirements=True)
+        super().finish_job(job_state)
+
+    def fail_job(
+        self,
+        job_state: Any,
+        exception: bool = False,  # noqa: FBT001, FBT002  # Galaxy's signature
+        message: str = "Job failed",
+        full_status: dict[str, Any] | None = None,
+    ) -> None:
+        """Let Galaxy fail or resubmit the job, with what the tool said."""
+        job_state.stop_job = False
+        told = full_status or _streams_here(job_state.job_wrapper)
+        super().fail_job(job_state, exception=exception, message=message, full_status=told)
+
+    def stop_job(self, job_wrapper: Any) -> None:
+        """End a job that somebody deleted; it is watched until no pod of it can decide anything."""
+        job_id = job_wrapper.get_job().get_job_runner_external_id()
+        if not job_id:
+            return
+        errand = self._errands.get(job_id)
+        if errand is not None:
+            errand.cancel()
+            return
+        state = self._taken_up(job_wrapper, job_id)
+        if state is not None:
+            state.errand.cancel()
+            self.monitor_job(state)
+
+    def recover(self, job: Any, job_wrapper: Any) -> None:
+        """Take up a job that was on its way when Galaxy ended."""
+        state = self._taken_up(job_wrapper, job.get_job_runner_external_id())
+        if state is not None:
+            state.running = job.get_state() == model.Job.states.RUNNING
+            self.monitor_job(state)
+
+    # its parts
+
+    def _own_params(self, destination: Any) -> dict[str, Any]:
+        """Return the destination's params without those of the one before.
+
+        When Galaxy resubmits a job, it lays the new destination's over the old one's.
+        """
+        known = self.app.job_config.destinations.get(destination.id)
+        if not known or known[0].runner != destination.runner:
+            return dict(destination.params)
+        return dict(self.app.job_config.get_destination(destination.id).params)
+
+    def _find_container(self, job_wrapper: Any, *args: Any, **kwargs: Any) -> Any:
+        """Remember the container: a look-up may ask the network, and the database notes each."""
+        container = super()._find_container(job_wrapper, *args, **kwargs)
+        job_wrapper.s3runner_image = container.container_id if container else None
+        return container
+
+    def _state_of(self, job_wrapper: Any, job_id: str) -> S3JobState:
+        return S3JobState(
+            job_wrapper,
+            job_wrapper.job_destination,
+            files_dir=os.path.abspath(job_wrapper.working_directory),
+            job_id=job_id,
+        )
+
+    def _write_script(self, job_wrapper: Any, state: S3JobState) -> None:
+        script = self.get_job_file(
+            job_wrapper,
+            exit_code_path=state.exit_code_file,
+            shell=job_wrapper.shell,
+            galaxy_virtual_env=None,
+            galaxy_lib=None,
+        )
+        self.write_executable_script(state.job_file, script, job_io=job_wrapper.job_io)
+
+    def _job_of(
+        self, job_wrapper: Any, state: S3JobState, place: Place, recording: RecordingEnvironment
+    ) -> Job:
+        directory = os.path.abspath(job_wrapper.working_directory)
+        tool_dir = job_wrapper.tool.tool_dir
+        galaxy = GalaxyJob(
+            name=f"galaxy-{job_wrapper.get_id_tag()}",
+            directory=directory,
+            script=state.job_file,
+            exit_code=state.exit_code_file,
+            shell=job_wrapper.shell,
+            returned=self._returned_by(job_wrapper),
+            touched=recording.touched(),
+            tool_directory=os.path.abspath(tool_dir) if tool_dir else None,
+            image=job_wrapper.s3runner_image,
+            above=_dataset_directories(self.app.config),
+            env=place.options.env,
+        )
+
+        def files_of(path: str) -> list[Input]:
+            found = place.referenced(path)
+            return (
+                list(found)
+                if found is not None
+                else [Input(each, each) for each in files_of_index(path)]
+            )
+
+        return job_of(galaxy, files_of, place.holds)
+
+    def _returned_by(self, job_wrapper: Any) -> Returned:
+        return returned_by(job_wrapper, self.get_work_dir_outputs(job_wrapper))
+
+    def _send(self, place: Place, state: S3JobState, job: Job | None) -> Errand:
+        directory = Path(os.path.abspath(state.job_wrapper.working_directory))
+        errand = Errand(place.runner, state.job_id, directory, self._pools, job)
+        self._errands[state.job_id] = errand
+        return errand
+
+    def _taken_up(self, job_wrapper: Any, job_id: str) -> S3JobState | None:
+        """Return the state of a job that was given an id before; None if it cannot be followed."""
+        destination = job_wrapper.job_destination
+        state = self._state_of(job_wrapper, job_id)
+        try:
+            place = self._places.at(destination.id or "galaxy", destination.params)
+        except S3RunnerError as error:
+            state.fail_message = f"s3runner: {error}"
+            self.mark_as_failed(state)
+            return None
+        state.errand = self._send(place, state, None)
+        return state
+
+    def _conclude(self, state: S3JobState) -> None:
+        """Tell Galaxy how the job ended."""
+        errand, job_wrapper = state.errand, state.job_wrapper
+        if state.is_over_limit:
+            self.mark_as_failed(state)
+        elif errand.never_stored:
+            # its spec was never stored, so there is no Job and never was one: begin anew
+            self.mark_as_queued(job_wrapper)
+        elif errand.failure is not None or errand.end is None:
+            self._fail(state, UNKNOWN, f"s3runner: {errand.failure}")
+        else:
+            came = errand.synced.outputs if errand.synced is not None else ()
+            needed = needed_of(
+                state.exit_code_file,
+                os.path.abspath(job_wrapper.working_directory),
+                self._returned_by(job_wrapper),
+            )
+            state.ending = ending_of(errand.end, needed, {each.path for each in came})
+            if state.ending.state is None:
+                self.mark_as_finished(state)
+            else:
+                self._fail(state, state.ending.state, state.ending.message)
+
+    def _fail(self, state: S3JobState, runner_state: str, message: str) -> None:
+        state.runner_state, state.fail_message = runner_state, message
+        self.mark_as_failed(state)
+
+    def _forbid_success(self, state: S3JobState, ending: Ending) -> None:
+        """Make sure that Galaxy finds a tool's end wrong that has not written all its outputs.
+
+        Galaxy itself would show empty datasets, if the tool's exit code is none of those that it
+        takes for an error.
+        """
+        job_wrapper = state.job_wrapper
+        check = job_wrapper.check_tool_output
+
+        def strict(*args: Any, **kwargs: Any) -> Any:
+            found = check(*args, **kwargs)
+            return DETECTED_JOB_STATE.GENERIC_ERROR if found == DETECTED_JOB_STATE.OK else found
+
+        log.warning("(%s) the tool has not written %s", state.job_id, ", ".join(ending.missing))
+        job_wrapper.check_tool_output = strict
+
+
+def _config_of(app: Any) -> dict[str, Any]:
+    """Return of galaxy.yml what concerns us."""
+    written = {**app.config.config_dict}
+    ours = {name: value for name, value in written.items() if name.startswith(("s3runner_", "gg_"))}
+    return {**ours, **{name: getattr(app.config, name) for name in _OF_GALAXY}}
+
+
+def _dataset_directories(config: Any) -> tuple[str, ...]:
+    """Return the directories below which Galaxy keeps datasets."""
+    named = (config.file_path, config.object_store_cache_path, config.new_file_path)
+    return tuple(os.path.abspath(path) for path in named if path)
+
+
+def _streams_here(job_wrapper: Any) -> dict[str, str]:
+    """Return what is here of what the tool said."""
+    directory = os.path.abspath(job_wrapper.working_directory)
+    places = streams_of(directory)
+    fallback = (Path(directory) / _STREAMS / name for name in ("stdout", "stderr"))
+    told = {}
+    for name, place, other in zip(("stdout", "stderr"), places, fallback, strict=True):
+        found = next((p for p in (Path(place), other) if p.exists() and p.stat().st_size), None)
+        told[name] = found.read_text(errors="replace") if found else ""
+    return told

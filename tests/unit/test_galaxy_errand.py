@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from s3runner.errors import ClusterRefusedError, StoreUnavailableError, UnknownJobError
+from s3runner.galaxy.errand import Errand, Pools
+from s3runner.galaxy.pool import Pool
+from s3runner.model import Job, Outcome, Phase
+from s3runner.runner.report import JobEnd, Listener, SyncResult
+
+SYNCED = SyncResult((), Phase(), Path("/jwd"))
+JOB = Job("galaxy-1", "true")
+
+
+class Inline(Pool):
+    """Does each task at once, in the caller's thread."""
+
+    def __init__(self) -> None:
+        super().__init__("inline", 0)
+
+    def submit(self, task: Callable[[], Any]) -> Future[Any]:
+        future: Future[Any] = Future()
+        try:
+            future.set_result(task())
+        except Exception as error:  # noqa: BLE001 # as the real one does
+            future.set_exception(error)
+        return future
+
+
+@dataclass
+class Verbs:
+    """A runner that does what `script` says, verb by verb; what was called stands in `calls`."""
+
+    script: dict[str, list[Any]] = field(default_factory=dict)
+    calls: list[str] = field(default_factory=list)
+
+    def _play(self, verb: str, otherwise: Any) -> Any:
+        self.calls.append(verb)
+        answers = self.script.get(verb)
+        answer = answers.pop(0) if answers else otherwise
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    def submit(self, job: Job, listener: Listener, job_id: str | None = None) -> str:
+        assert job is JOB
+        listener.state("staged")
+        return str(self._play("submit", job_id))
+
+    def follow(self, job_id: str, listener: Listener) -> Verbs:
+        del job_id, listener
+        self._play("follow", None)
+        return self
+
+    def step(self) -> JobEnd | None:
+        found: JobEnd | None = self._play("step", JobEnd(Outcome.SUCCEEDED, 0))
+        return found
+
+    def sync_in_place(self, job_id: str, streams: Path, listener: Listener) -> SyncResult:
+        del job_id, streams, listener
+        found: SyncResult = self._play("sync", SYNCED)
+        return found
+
+    def cancel(self, job_id: str) -> tuple[Outcome, bool]:
+        del job_id
+        found: tuple[Outcome, bool] = self._play("cancel", (Outcome.CANCELLED, True))
+        return found
+
+
+def errand(verbs: Verbs, job: Job | None = JOB) -> Errand:
+    return Errand(verbs, "job-1", Path("/jwd"), Pools(Inline(), Inline()), job)
+
+
+def finished(found: Errand, *, most: int = 30) -> Errand:
+    """Advance to the end, each look 60 seconds after the one before."""
+    for number in range(most):
+        if found.advance(lambda now=number * 60.0: now):  # type: ignore[misc]
+            return found
+    pytest.fail("it does not end")
+
+
+def test_a_job_is_staged_followed_and_synced() -> None:
+    """The steps come in this order, and what they brought is kept."""
+    verbs = Verbs({"step": [None, None]})
+
+    found = finished(errand(verbs))
+
+    assert verbs.calls == ["submit", "follow", "step", "step", "step", "sync"]
+    assert (found.end, found.synced) == (JobEnd(Outcome.SUCCEEDED, 0), SYNCED)
+    assert found.failure is None
+    assert found.state == "staged"
+
+
+def test_looking_never_waits_for_a_step() -> None:
+    """A stage-in that takes hours leaves the monitor free."""
+    verbs = Verbs()
+    staging = Pool("staging", 0)
+
+    found = Errand(verbs, "job-1", Path("/jwd"), Pools(staging, Inline()), JOB)
+
+    assert not found.advance()
+    assert not found.advance()
+    assert verbs.calls == []
+
+
+@pytest.mark.parametrize("verb", ["follow", "step", "sync"])
+def test_a_temporary_error_after_submission_ends_no_job(verb: str) -> None:
+    """A store or cluster that is away for a while says nothing of the job."""
+    verbs = Verbs({verb: [StoreUnavailableError("away"), StoreUnavailableError("away")]})
+
+    found = finished(errand(verbs))
+
+    assert found.failure is None
+    assert found.synced == SYNCED
+    assert verbs.calls.count(verb) == 3
+
+
+def test_after_a_temporary_error_there_is_a_pause() -> None:
+    """The store is not asked again at each look of the monitor."""
+    verbs = Verbs({"step": [StoreUnavailableError("away")]})
+    found = errand(verbs, None)
+    for _ in range(3):
+        found.advance(lambda: 100.0)
+
+    for now in (101.0, 105.0):
+        found.advance(lambda now=now: now)  # type: ignore[misc]
+
+    assert verbs.calls == ["follow", "step"]
+    finished(found)
+
+
+def test_an_error_that_stays_is_the_errands_failure() -> None:
+    """Whoever watches it can say why."""
+    refused = ClusterRefusedError("quota")
+
+    found = finished(errand(Verbs({"submit": [refused]})))
+
+    assert found.failure is refused
+    assert found.end is None
+
+
+def test_a_job_that_was_never_stored_is_told_from_one_that_failed() -> None:
+    """Galaxy was killed while it staged in: the job begins anew, and there is no other one."""
+    verbs = Verbs({"follow": [UnknownJobError("no such job")]})
+
+    found = finished(errand(verbs, None))
+
+    assert found.never_stored
+    assert (found.failure, found.end) == (None, None)
+
+
+def test_a_cancelled_job_is_ended_and_nothing_of_it_comes_back() -> None:
+    """What was asked for while it staged in is done when there is something to end."""
+    verbs = Verbs({"step": [JobEnd(Outcome.CANCELLED, None)]})
+    found = errand(verbs)
+
+    found.cancel()
+
+    assert finished(found).synced is None
+    assert verbs.calls == ["submit", "follow", "cancel", "step"]
+
+
+def test_a_pools_thread_hands_errors_over() -> None:
+    """One task's error is nobody else's."""
+    pool = Pool("two", 1)
+
+    failed, done = pool.submit(lambda: 1 // 0), pool.submit(lambda: 7)
+
+    assert isinstance(failed.exception(timeout=30), ZeroDivisionError)
+    assert done.result(timeout=30) == 7
