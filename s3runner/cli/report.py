@@ -35,6 +35,7 @@ class Invocation:
     wants_json: bool = False
     debug: bool = False
     settings: Path | None = None
+    destination: str | None = None
     report: JobReport = field(default_factory=JobReport)
     document: Mapping[str, Any] | None = None
     submitted: list[JobReport] | None = None
@@ -89,4 +90,6 @@ class Invocation:
         words = ["s3runner", verb, job_id]
         if self.settings is not None:
             words += ["--settings", str(self.settings)]
+        if self.destination is not None:
+            words += ["--destination", self.destination]
         return shlex.join(words)

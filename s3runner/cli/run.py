@@ -20,7 +20,6 @@ from s3runner.cli.options import (
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
-from s3runner.errors import SettingsError
 from s3runner.jobfile import load_job
 from s3runner.settings import load_settings
 
@@ -47,9 +46,7 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. Ctrl-C leaves the job running and
     says how to take it up again.
     """
-    invocation.settings = settings_path
-    if into is not None and into.exists() and not into.is_dir():
-        raise SettingsError(f"--into {into}: not a directory")
+    invocation.settings, invocation.destination = settings_path, destination
     settings = load_settings(settings_path)
     job = load_job(job_file, settings.references)
     runner = wiring.build(settings, destination, os.environ)

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from s3runner import wiring
 from s3runner.cli.follow import Landing, take_up
+from s3runner.cli.opening import open_for
 from s3runner.cli.options import (
     destination_option,
     into_option,
@@ -20,7 +19,6 @@ from s3runner.cli.options import (
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
-from s3runner.settings import load_settings
 
 
 @click.command("sync")
@@ -45,7 +43,6 @@ def command(  # one parameter an option
     May be called again: what is here already and does not differ is left alone. Exits 0 when the
     job succeeded, 1 when it ended otherwise.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    runner = open_for(job_id, invocation, settings_path, destination)
     listener = listener_for(sys.stderr)
     return take_up(runner, job_id, invocation, listener, Landing(into, overwrite))

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from s3runner import wiring
 from s3runner.cli.follow import take_up
+from s3runner.cli.opening import open_for
 from s3runner.cli.options import (
     destination_option,
     job_id_argument,
@@ -18,7 +17,6 @@ from s3runner.cli.options import (
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
-from s3runner.settings import load_settings
 
 
 @click.command("wait")
@@ -35,6 +33,5 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. A job whose submitter died before it
     was started is started.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    runner = open_for(job_id, invocation, settings_path, destination)
     return take_up(runner, job_id, invocation, listener_for(sys.stderr), None)
