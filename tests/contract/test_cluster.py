@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fake_cluster import Heard
 from hostile import plant, snapshot
 from kube_api import hurdles
@@ -107,6 +108,17 @@ def state_of_tool(seen: Observation) -> dict[str, Any]:
             state: dict[str, Any] = container["state"]
             return state
     return {}
+
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "kubernetes").glob("*.yaml"))
+
+
+@on_kubernetes
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
+def test_every_kind_of_job_is_one_that_the_server_would_take(site: Site, golden: Path) -> None:
+    """Rehearsed with strict decoding: what a user may set has no word the server does not know."""
+    told = site.cluster().caveats(yaml.safe_load(golden.read_text()))
+    assert not [text for text in told if "could not be asked" in text or "unknown field" in text]
 
 
 # Bare Jobs
