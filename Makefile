@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 GALAXY_VERSION ?= 26.1.2
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: demo test nightly test-cluster test-galaxy test-galaxy-pins check image bench clean
+.PHONY: demo test nightly test-cluster test-galaxy test-galaxy-pins check image bench bench-cluster clean
 
 demo: $(VENV)/.demo  ## Run the main job on an embedded S3 server: no root, no other network
 	$(BIN)/s3runner demo
@@ -20,9 +20,13 @@ nightly: $(VENV)/.test  ## The tests that take minutes, and properties with many
 # Without a default; CONTRIBUTING.md says what each is
 CLUSTER_NEEDS := S3RUNNER_TEST_KUBECONFIG S3RUNNER_TEST_WORKER_IMAGE S3RUNNER_TEST_TOOL_IMAGE S3RUNNER_TEST_S3_ENDPOINT S3RUNNER_TEST_S3_POD_ENDPOINT S3RUNNER_TEST_BUCKET AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
 
+define need-cluster
+@missing=; for name in $(CLUSTER_NEEDS); do [ -n "$$(printenv $$name)" ] || missing="$$missing $$name"; done; \
+[ -z "$$missing" ] || { echo "make $@: not set:$$missing" >&2; exit 2; }
+endef
+
 test-cluster:  ## The cluster suite on the Kubernetes cluster that S3RUNNER_TEST_KUBECONFIG names
-	@missing=; for name in $(CLUSTER_NEEDS); do [ -n "$$(printenv $$name)" ] || missing="$$missing $$name"; done; \
-	[ -z "$$missing" ] || { echo "make test-cluster: not set:$$missing" >&2; exit 2; }
+	$(need-cluster)
 	@$(MAKE) $(VENV)/.test
 	$(BIN)/python -m pytest tests/contract/test_cluster.py -k real
 
@@ -47,6 +51,11 @@ bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the s
 	$(BIN)/uv pip install --quiet --python $(BIN)/python awscli
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
+
+bench-cluster:  ## What a job costs on that cluster, against a bare Job
+	$(need-cluster)
+	@$(MAKE) $(VENV)/.test
+	$(BIN)/python bench/kube_overhead.py
 
 clean:
 	rm -rf .venv .venv-galaxy .venv-galaxy-pins demo-result docker/wheels

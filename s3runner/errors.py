@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import ClassVar
 
+_TOLD = 10
+"""So many failures of a stage are told in one line of JSON."""
+
 
 class S3RunnerError(Exception):
     """Something s3runner could not do, told in one sentence.
@@ -197,6 +200,15 @@ class StagingError(S3RunnerError):
     def __str__(self) -> str:
         """One line a failure."""
         return "\n".join(str(failure.during(self.operation)) for failure in self.failures)
+
+    def to_json(self) -> dict[str, object]:
+        """Return the `error` object: of the first failure, with the others' words in its reason."""
+        first, *others = self.failures
+        told = [
+            f"{failure.source or failure.target}: {failure.reason}" for failure in others[:_TOLD]
+        ]
+        left = [f"and {len(others) - _TOLD} more"] if len(others) > _TOLD else []
+        return {**super().to_json(), "reason": printable("; ".join((first.reason, *told, *left)))}
 
 
 def printable(text: str) -> str:

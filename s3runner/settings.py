@@ -60,6 +60,11 @@ class Settings:
         return self.file.store.job_ttl
 
     @property
+    def destination_names(self) -> tuple[str, ...]:
+        """The names of all places to run."""
+        return tuple(self.file.destinations)
+
+    @property
     def references(self) -> dict[str, Reference]:
         """The references by name."""
         return {

@@ -18,7 +18,7 @@ import platformdirs
 from s3runner.cluster.local.adapter import LocalCluster
 from s3runner.cluster.protocol import Cluster
 from s3runner.model import Credentials, Destination, StoreConfig
-from s3runner.runner.head import Head
+from s3runner.runner.head import Head, read_spec
 from s3runner.runner.runner import Runner
 from s3runner.settings import Settings
 from s3runner.staging.digest_cache import DigestCache
@@ -47,6 +47,24 @@ def build(settings: Settings, destination_name: str | None, environ: Mapping[str
         lifetimes=Lifetimes(settings.blob_ttl_s, settings.job_ttl_s),
         kubeconfig=settings.kubeconfig(destination.name),
     )
+
+
+def build_for_job(
+    settings: Settings, job_id: str, destination_name: str | None, environ: Mapping[str, str]
+) -> Runner:
+    """Return a runner for a job's own destination, unless another one is named.
+
+    The spec tells its name only: what it is stands in the settings. Where they have none of this
+    name the job is looked at from their default. Raises SettingsError, also for an unknown job id.
+    """
+    names = settings.destination_names
+    if destination_name is None and len(names) > 1:
+        config = settings.store_config()
+        raw = ObstoreStore(config, find_credentials(settings.profile, environ))
+        store = RetryingStore(raw, Retry(budget_s=config.retry_budget_s))
+        wanted = read_spec(store, config, job_id)[0].destination.name
+        destination_name = wanted if wanted in names else None
+    return build(settings, destination_name, environ)
 
 
 def build_collector(settings: Settings, environ: Mapping[str, str]) -> Collector:

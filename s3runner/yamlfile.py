@@ -42,6 +42,7 @@ _PLAIN_TAGS = {
     for name in ("str", "int", "float", "bool", "null", "timestamp", "value", "merge", "map", "seq")
 }
 _UNITS_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
+_LONGEST_S = 100 * 365.25 * 86400
 _DURATION = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
 _WORDS = {
     "missing": "is required",
@@ -104,6 +105,8 @@ def seconds_of(value: object) -> float:
         raise ValueError("must be a time such as 90s, 30m, 2h, 1d or 1h30m, or seconds")
     if seconds <= 0:
         raise ValueError("must be more than nothing")
+    if seconds > _LONGEST_S:
+        raise ValueError("must be 100 years at most")
     return seconds
 
 

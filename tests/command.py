@@ -35,6 +35,9 @@ class Ran:
 class Desk:
     """A user's directory with `s3runner.yml`; nothing outside of it is read or written."""
 
+    program: Sequence[str] = ("-m", "s3runner")
+    """What the interpreter is told to run."""
+
     def __init__(self, directory: Path, access: S3Access, **settings: Any) -> None:
         self.directory = directory
         self.access = access
@@ -86,7 +89,7 @@ class Desk:
 
         Ctrl-C reaches it even where the tests themselves run in the background, with INT ignored.
         """
-        command = [*before, "env", "--default-signal=INT", sys.executable, "-m", "s3runner"]
+        command = [*before, "env", "--default-signal=INT", sys.executable, *self.program]
         return subprocess.Popen(
             [*command, *map(str, words)],
             cwd=self.directory,

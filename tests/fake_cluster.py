@@ -37,7 +37,7 @@ def pod(uid: str = "pod-1", *, created: str = "2026-01-01T00:00:00Z", **codes: i
 def job(condition: str | None = None, reason: str = "") -> JobObject:
     """Return a Job, over if it has a condition (Complete, Failed)."""
     conditions = [{"type": condition, "status": "True", "reason": reason}] if condition else []
-    return {"status": {"conditions": conditions}}
+    return {"metadata": {"uid": "uid-1"}, "status": {"conditions": conditions}}
 
 
 RUNNING = Observation(job())
@@ -81,10 +81,9 @@ class FakeCluster:
         return f"uid-of-{name}"
 
     def observe(self, names: Collection[str]) -> dict[str, Observation]:
-        (name,) = names
-        self.journal.append(("observe", name))
+        self.journal.append(("observe", " ".join(names)))
         seen = self._seen.pop(0) if len(self._seen) > 1 else self._seen[0]
-        return {name: seen}
+        return dict.fromkeys(names, seen)
 
     def active(self, destination: str) -> Collection[str]:
         self.journal.append(("active", destination))

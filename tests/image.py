@@ -80,7 +80,9 @@ def _lay(
         return
     files[path] = member
     if not member.isdev():
-        layer.extract(member, root, filter="fully_trusted")
+        # by default from Python 3.14 on only what a stranger's archive may hold
+        layer.extraction_filter = staticmethod(lambda member, _path: member)
+        layer.extract(member, root)
 
 
 def _open(archive: tarfile.TarFile, name: str) -> IO[bytes]:

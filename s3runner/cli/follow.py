@@ -36,6 +36,9 @@ class JobRunner(Protocol):
     def check_places(self, job: Job, into: Path | None, *, overwrite: bool) -> None:
         """Refuse what sync could not put in its place."""
 
+    def check_landing(self, job_id: str, into: Path | None) -> None:
+        """Refuse the same for a job that is stored, but for what it might replace."""
+
 
 @dataclass(frozen=True)
 class Landing:
@@ -78,7 +81,9 @@ def take_up(
 ) -> int:
     """Go on with a job that somebody submitted: wait, and sync if there is a place to land."""
     listener.current_job = job_id
-    with _telling(invocation, listener):
+    with _telling(invocation, listener, is_taken_up=True):
+        if landing is not None:
+            runner.check_landing(job_id, landing.into)
         return _finish(runner, job_id, invocation, listener, landing)
 
 
@@ -101,14 +106,20 @@ def _finish(
 
 
 @contextlib.contextmanager
-def _telling(invocation: Invocation, listener: PlainLines) -> Iterator[None]:
-    """Turn an end before the job's own end into a report, and into words on how to go on."""
+def _telling(
+    invocation: Invocation, listener: PlainLines, *, is_taken_up: bool = False
+) -> Iterator[None]:
+    """Turn an end before the job's own end into a report, and into words on how to go on.
+
+    Whoever takes up a job knows that it is stored: only where the same may help it is said again.
+    """
     try:
         yield
     except KeyboardInterrupt as error:
         raise _detached(invocation, listener) from error
-    except S3RunnerError:
-        _tell_how_to_go_on(invocation, listener)
+    except S3RunnerError as error:
+        if error.temporary or not is_taken_up or invocation.report.end is not None:
+            _tell_how_to_go_on(invocation, listener)
         raise
     finally:
         listener.close()

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from s3runner import wiring
+from s3runner.cli.opening import open_for
 from s3runner.cli.options import destination_option, job_id_argument, settings_option
 from s3runner.cli.report import Invocation
-from s3runner.settings import load_settings
 
 
 @click.command("logs")
@@ -34,8 +32,7 @@ def command(
     With -f also what is still to come, and the job is waited for as `wait` does it. Exits 0
     however the job ends.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    runner = open_for(job_id, invocation, settings_path, destination)
     runner.logs(job_id, _OwnStreams(), follow=follow)
 
 

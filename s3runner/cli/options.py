@@ -63,8 +63,17 @@ job_ids_argument = click.argument("job_ids", metavar="JOB_ID...", nargs=-1, requ
 
 job_id_argument = click.argument("job_id", metavar="JOB_ID")
 
+
+def _directory(ctx: click.Context, param: click.Parameter, value: Path | None) -> Path | None:
+    """Refuse a place for the results before anything is waited for."""
+    if value is not None and value.exists() and not value.is_dir():
+        raise click.BadParameter(f"{value}: not a directory", ctx, param)
+    return value
+
+
 into_option = click.option(
     "--into",
+    callback=_directory,
     type=click.Path(path_type=Path),
     metavar="DIR",
     help="Where the results land; otherwise ./<job name>/, absolute outputs at their own place.",

@@ -89,9 +89,13 @@ class Invocation:
 
     def command_for(self, verb: str, job_id: str) -> str:
         """Return the command line that goes on with a job from here."""
-        flags = {"--settings": self.settings}
-        if self.job_conf is not None:
-            flags = {"--job-conf": self.job_conf, "--galaxy-config": self.galaxy_config}
-            flags["--destination"] = Path(self.destination or "")
-        words = [word for flag, value in flags.items() if value for word in (flag, str(value))]
-        return shlex.join(["s3runner", verb, job_id, *words])
+        words = ["s3runner", verb, job_id]
+        flags = {
+            "--settings": self.settings,
+            "--job-conf": self.job_conf,
+            "--galaxy-config": self.galaxy_config,
+            "--destination": self.destination,
+        }
+        for flag, value in flags.items():
+            words += [flag, str(value)] if value is not None else []
+        return shlex.join(words)

@@ -23,7 +23,6 @@ from s3runner.cli.options import (
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
-from s3runner.errors import SettingsError
 from s3runner.jobfile import load_job
 
 
@@ -51,8 +50,6 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. Ctrl-C leaves the job running and
     says how to take it up again.
     """
-    if into is not None and into.exists() and not into.is_dir():
-        raise SettingsError(f"--into {into}: not a directory")
     settings, name = chosen_settings(invocation, settings_path, destination)
     job = load_job(job_file, settings.references)
     runner = wiring.build(settings, name, os.environ)

@@ -10,6 +10,7 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
+from s3runner.cli.opening import open_for
 from s3runner.cli.options import (
     destination_option,
     job_ids_argument,
@@ -42,8 +43,11 @@ def command(
     Changes nothing and waits for nothing. A job that runs on another cluster than the
     destination's is known from the store alone. Exits 0 whatever the jobs' outcomes are.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    if len(job_ids) == 1:
+        runner = open_for(job_ids[0], invocation, settings_path, destination)
+    else:
+        invocation.settings = settings_path
+        runner = wiring.build(load_settings(settings_path), destination, os.environ)
     found = runner.look_up(job_ids)
     documents = [status.to_json() for status in found]
     invocation.document = documents[0] if len(documents) == 1 else {"jobs": documents}

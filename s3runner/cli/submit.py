@@ -45,7 +45,7 @@ def command(
     A file may hold several YAML documents. All files and inputs are looked at before anything is
     uploaded; then one job after another is stored and started. Exits 0 when all of them were.
     """
-    invocation.settings = settings_path
+    invocation.settings, invocation.destination = settings_path, destination
     invocation.submitted = []
     settings = load_settings(settings_path)
     jobs = _load(job_files, settings.references)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 
 import click
 
-from s3runner import wiring
-from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.follow import take_up
+from s3runner.cli.opening import open_for
 from s3runner.cli.options import (
     destination_option,
     galaxy_config_option,
@@ -39,6 +37,5 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. A job whose submitter died before it
     was started is started.
     """
-    settings, name = chosen_settings(invocation, settings_path, destination)
-    runner = wiring.build(settings, name, os.environ)
+    runner = open_for(job_id, invocation, settings_path, destination)
     return take_up(runner, job_id, invocation, listener_for(sys.stderr), None)

@@ -48,7 +48,7 @@ class Verbs(Protocol):
     def sync_in_place(self, job_id: str, streams: Path, listener: Listener) -> SyncResult:
         """Bring the results here."""
 
-    def cancel(self, job_id: str) -> tuple[Outcome, bool]:
+    def cancel(self, job_id: str) -> tuple[JobEnd, bool]:
         """End the job."""
 
 

@@ -15,7 +15,7 @@ from s3runner.cluster.protocol import Observation
 from s3runner.errors import ClusterUnavailableError, SettingsError
 from s3runner.model import Outcome
 from s3runner.runner.creation import newest_generation
-from s3runner.runner.head import Head
+from s3runner.runner.head import Head, name_cluster
 from s3runner.runner.report import Listener
 from s3runner.runner.turns import leave_queue
 from s3runner.staging.records import Commit, Spec
@@ -27,18 +27,38 @@ _PATIENCE_S = 1.0
 """How long nothing is said."""
 
 
-def cancel(head: Head, spec: Spec) -> tuple[Commit, bool]:
+def cancel(head: Head, spec: Spec, *, force: bool = False) -> tuple[Commit, bool]:
     """Commit the job as cancelled and delete its Jobs.
 
     Returns the commit that stands, and whether it is this one: a job that had ended before stays
-    as it was. Raises SettingsError for a job of another cluster, whose pods we could not stop.
+    as it was. Raises SettingsError for a job of another cluster, whose pods we could not stop,
+    unless it is by `force` that it ends.
     """
-    if dict(spec.cluster) != dict(head.cluster.identity):
-        known = ", ".join(f"{name} {value}" for name, value in spec.cluster.items())
+    is_here = is_within_reach(head, spec) if force else head.runs(spec)
+    if not is_here and not force:
         raise SettingsError(
-            f"job {spec.job_id} runs on another cluster ({known})",
-            hint="cancel it from there, or with --destination and a destination of that cluster",
+            f"job {spec.job_id} runs on another cluster ({name_cluster(spec)})",
+            hint="cancel it from there, or with --destination and a destination of that cluster; "
+            "if that cluster is gone, --force ends the job without stopping its pods",
         )
+    try:
+        return _commit(head, spec)
+    finally:
+        # also where the commit that stands cannot be read
+        leave_queue(head, spec)
+        for name in _job_names(head, spec) if is_here else ():
+            head.cluster.delete(name)
+
+
+def is_within_reach(head: Head, spec: Spec) -> bool:
+    """Tell whether this head can stop a job's pods; a cluster that nothing leads to runs none."""
+    try:
+        return head.runs(spec)
+    except SettingsError:
+        return False
+
+
+def _commit(head: Head, spec: Spec) -> tuple[Commit, bool]:
     keys = head.layout.job(spec.job_id)
     decision = Commit(
         by="head",
@@ -52,9 +72,6 @@ def cancel(head: Head, spec: Spec) -> tuple[Commit, bool]:
     stands = decision
     if not head.store.put_if_absent(keys.commit, decision.dump()):
         stands = head.read_commit(spec.job_id) or decision
-    leave_queue(head, spec)
-    for name in _job_names(head, spec):
-        head.cluster.delete(name)
     return stands, stands == decision
 
 

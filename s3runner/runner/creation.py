@@ -28,15 +28,22 @@ def record_generation(head: Head, job_id: str, generation: Generation) -> Genera
 def create_job(head: Head, spec: Spec, generation: Generation) -> None:
     """Create a recorded generation's Job, and note that it was created.
 
-    Safe to repeat and to race: the cluster adopts a Job of the same spec. If the job was ended
-    meanwhile, its Job is deleted again.
+    Safe to repeat and to race: the cluster adopts a Job of the same spec. The Job before it goes
+    first: who recorded this generation may have died before that. If the job was ended meanwhile,
+    its Job is deleted again.
     """
-    uid = head.cluster.submit(job_object(spec, generation, head.pod_config))
-    created = dump_document({"generation": generation.number, "job_uid": uid})
-    keys = head.layout.job(spec.job_id)
-    head.store.put_if_absent(keys.generation_created(generation.number), created)
+    created = job_object(spec, generation, head.pod_config)
+    if generation.number > 1:
+        head.cluster.delete(head.layout.job(spec.job_id).job_name(generation.number - 1))
+    note_created(head, spec.job_id, generation.number, head.cluster.submit(created))
     if head.read_commit(spec.job_id) is not None:
         head.cluster.delete(generation.job_name)
+
+
+def note_created(head: Head, job_id: str, number: int, uid: str) -> None:
+    """Note that a generation's Job was created: once it is gone, no head makes it again."""
+    created = dump_document({"generation": number, "job_uid": uid})
+    head.store.put_if_absent(head.layout.job(job_id).generation_created(number), created)
 
 
 def was_created(head: Head, job_id: str, number: int) -> bool:

@@ -115,6 +115,20 @@ def next_generation(
     return repeated(again, spec)
 
 
+def closing_record(commit: Commit, observation: Observation, current: Generation) -> Generation:
+    """Return the record that follows one which a pod has ended: that end, and the pods it took."""
+    return replace(
+        current,
+        number=current.number + 1,
+        job_name="",
+        spent=count_causes(current.spent, evictions_before(observation)),
+        attempts=current.attempts + max(1, count_pods(observation)),
+        previous=commit.outcome.value,
+        stage_in=None,
+        end=commit,
+    )
+
+
 def count_causes(spent: Mapping[str, int], causes: Sequence[Outcome]) -> dict[str, int]:
     """Return the counters with these causes added."""
     counted = dict(spent)

@@ -16,31 +16,28 @@ from s3runner.cluster.outcome import (
     state_of,
 )
 from s3runner.cluster.protocol import Observation
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, SpecError
-from s3runner.model import Outcome, Phase, code_of
-from s3runner.runner.creation import newest_generation, record_generation, was_created
-from s3runner.runner.decide import StoredResult, first_generation, next_generation
-from s3runner.runner.head import Head
+from s3runner.errors import (
+    ClusterRefusedError,
+    ClusterUnavailableError,
+    ObjectNotFoundError,
+    SpecError,
+)
+from s3runner.runner.creation import (
+    newest_generation,
+    note_created,
+    record_generation,
+    was_created,
+)
+from s3runner.runner.decide import StoredResult, closing_record, first_generation, next_generation
+from s3runner.runner.ending import describe
+from s3runner.runner.head import Head, name_cluster
 from s3runner.runner.holdup import Holdup, describe_attempt, describe_holdup
-from s3runner.runner.report import PHASES, STAGE_IN, JobEnd, Listener
+from s3runner.runner.report import JobEnd, Listener
 from s3runner.runner.restaging import replace_lost_blobs
 from s3runner.runner.turns import make_job
 from s3runner.staging.manifest import document_digest
 from s3runner.staging.records import Commit, Generation, Result, Spec
 from s3runner.store.retrying import read
-
-_HINTS = {
-    Outcome.NO_SPACE: "ask for more with resources.disk; "
-    "retry.disk_cap is the most that a retry asks for",
-    Outcome.IMAGE_PULL_FAILED: "check the image's name and tag, and image_pull_secrets",
-    Outcome.CONFIG_ERROR: "change what it names, in the job, the destination or the namespace",
-    Outcome.UNSCHEDULABLE: "compare resources, node_selector and tolerations with the nodes; "
-    "pending_timeout is how long a pod may wait for one",
-    Outcome.CLUSTER_REFUSED: "ask the cluster's administrator, or use another namespace",
-    Outcome.BUDGETS_SPENT: "spot.max_evictions and spot.then say how often and where it goes on",
-    Outcome.DELETED: "submit the job again",
-}
-"""What to do about the ends that only a head can tell."""
 
 _LOOK_EVERY_S = 10.0
 """How long the head may go without asking the cluster or, for another's job, the store."""
@@ -61,6 +58,11 @@ def wait(
         follower.pause()
 
 
+def elsewhere(spec: Spec) -> str:
+    """Say that a job is not this head's to go on with."""
+    return f"it runs on another cluster ({name_cluster(spec)}): only its commit is waited for"
+
+
 class Follower:
     """A job that is followed step by step, by one thread at a time.
 
@@ -78,22 +80,26 @@ class Follower:
         self._head = head
         self._job_id = job_id
         self._listener = listener
-        ours = dict(spec.cluster) == dict(head.cluster.identity)
-        self._generations = _Generations(head, spec, digest, listener, clock) if ours else None
+        self._generations = (
+            _Generations(head, spec, digest, listener, clock) if head.runs(spec) else None
+        )
+        if self._generations is None and head.read_commit(job_id) is None:
+            listener.note(elsewhere(spec))
 
     def step(self) -> JobEnd | None:
         """Look once and do what is for the head to do now; return the job's end if it has one.
 
         May be taken again after an error: what is done already is found done.
         """
+        found: tuple[Commit, Generation | None] | None
         found = self._generations.look() if self._generations else self._find_commit()
         if found is None:
             return None
-        commit, attempts = found
+        commit, newest = found
         result = self._head.read_committed_result(self._job_id, commit)
         for warning in result.warnings if result is not None else ():
             self._listener.warning(warning)
-        return describe(self._head, self._job_id, commit, result, attempts)
+        return describe(self._head, self._job_id, commit, result, newest)
 
     def pause(self) -> None:
         """Return when another step may find more than the last one."""
@@ -101,12 +107,12 @@ class Follower:
         if awaited is not None:
             self._head.cluster.wait(awaited, _LOOK_EVERY_S)
 
-    def _find_commit(self) -> tuple[Commit, int] | None:
+    def _find_commit(self) -> tuple[Commit, Generation | None] | None:
         commit = self._head.read_commit(self._job_id)
         if commit is None:
             return None
         self._listener.state("ended")
-        return commit, 1
+        return commit, newest_generation(self._head, self._job_id)
 
 
 class _Generations:
@@ -128,36 +134,64 @@ class _Generations:
             head, spec.job_id, first_generation(spec, spec_digest, self._keys.job_name(1))
         )
         self._state = ""
+        self._has_looked = False
         self._told: set[str] = set()
         self._pods_seen = 1
+        # the generation whose Job this head has made, or seen
+        self._noted = 0
         self._holdup = Holdup(spec.destination, clock)
         # the Jobs that take the room this one waits for
         self._before: tuple[str, ...] | None = None
         # the Jobs whose change calls for the next look; None calls for it now
         self.awaited: tuple[str, ...] | None = None
 
-    def look(self) -> tuple[Commit, int] | None:
-        """Return the job's commit and how many pods it took, if it has one; no Job is left then."""
+    def look(self) -> tuple[Commit, Generation] | None:
+        """Return the job's commit and its newest record, if it has one; no Job is left then."""
         if self._current.end is not None:
             self._tell("ended")
             commit = self._commit(self._current.end)
-            self._head.cluster.delete(self._keys.job_name(self._current.number - 1))
-            return commit, self._current.attempts
+            self._remove_jobs(self._current.number - 1)
+            return commit, self._current
         number, name = self._current.number, self._current.job_name
+        observation = Observation(None)
         if self._waits_for_room():
             found = self._start_unless_ended()
-            made = 0
         else:
             observation = self._head.cluster.observe([name])[name]
-            made = max(1, count_pods(observation))
             found = self._look(observation)
         if found is not None:
             self._tell("ended")
-            self._head.cluster.delete(name)
-            return found, self._current.attempts + made
+            self._close(found, observation)
+            self._remove_jobs(number)
+            return found, self._current
         has_changed = self._current.number != number
         self.awaited = None if has_changed else (name, *(self._before or ()))
         return None
+
+    def _close(self, commit: Commit, observation: Observation) -> None:
+        """Record the pods of a generation that a pod has ended, where nothing else tells of them.
+
+        The Job is about to go, and a pod that stored nothing leaves no other trace.
+        """
+        if commit.attempt is not None and count_pods(observation) > 1:
+            closing = closing_record(commit, observation, self._current)
+            self._current = record_generation(self._head, self._spec.job_id, closing)
+
+    def _remove_jobs(self, newest: int) -> None:
+        """Delete the newest Job, and those before it that a head which died has left.
+
+        The job has its commit: a Job that stays can do no harm.
+        """
+        cluster = self._head.cluster
+        name, *before = [self._keys.job_name(number) for number in range(newest, 0, -1)]
+        try:
+            cluster.delete(name)
+            seen = cluster.observe(before) if before else {}
+            for name in (older for older in before if seen[older].job is not None):
+                cluster.delete(name)
+        except (ClusterUnavailableError, ClusterRefusedError) as error:
+            hint = f"; {error.hint}" if error.hint else ""
+            self._listener.warning(f"the Job {name} stays: {error}{hint}")
 
     def _waits_for_room(self) -> bool:
         """Tell whether the Job is still to be made: then the cluster need not be asked for it."""
@@ -178,10 +212,13 @@ class _Generations:
         job_id = self._spec.job_id
         patience = patience_of(observation)
         is_due = self._holdup.is_over(observation, patience)
-        if is_due or container_ended(observation, "stager"):
+        # at first, since a job may have been cancelled by one who could not delete its Job
+        if is_due or not self._has_looked or container_ended(observation, "stager"):
+            self._has_looked = True
             commit = self._head.read_commit(job_id)
             if commit is not None:
                 return commit
+        self._note_created(observation)
         if not is_due:
             self._tell_progress(observation)
             return None
@@ -192,10 +229,18 @@ class _Generations:
             self._go_on(observation)
         return None
 
+    def _note_created(self, observation: Observation) -> None:
+        """Note a Job that another head made, which may have died before it could."""
+        if observation.job is not None and self._noted != self._current.number:
+            uid = str(observation.job["metadata"]["uid"])
+            note_created(self._head, self._spec.job_id, self._current.number, uid)
+            self._noted = self._current.number
+
     def _start(self) -> None:
         """Make the recorded generation's Job, or let those that are `_before` it wake us."""
         room = make_job(self._head, self._spec, self._current)
         self._before = room.active if room is not None else None
+        self._noted = self._current.number if room is None else 0
         if room is not None and self._state != "staged":
             self._tell("staged")
             self._listener.note(f"waiting: {room}")
@@ -264,45 +309,3 @@ class _Generations:
             if item.key.endswith("/result.json") and item.key.count("/") == depth
         ]
         return [item.key for item in sorted(found, key=lambda item: item.modified)]
-
-
-def describe(
-    head: Head, job_id: str, commit: Commit, result: Result | None, attempts: int
-) -> JobEnd:
-    """Return a job's end in full: its commit, that one's result, and what stage-in cost."""
-    phases = dict.fromkeys(PHASES) | {STAGE_IN: _stage_in_cost(head, job_id)}
-    if result is not None:
-        phases |= {name: cost for name, cost in result.phases.items() if name in phases}
-    return JobEnd(
-        outcome=commit.outcome,
-        code=code_of(commit.outcome),
-        tool_exit_code=result.tool_exit_code if result else None,
-        attempts=attempts,
-        generation=commit.generation,
-        attempt=commit.attempt,
-        error=_explain(commit, result),
-        phases=phases,
-    )
-
-
-def _stage_in_cost(head: Head, job_id: str) -> Phase | None:
-    key = head.layout.job(job_id).generation(1)
-    try:
-        return Generation.load(read(head.store, key), head.config.uri(key)).stage_in
-    except ObjectNotFoundError:
-        return None
-
-
-def _explain(commit: Commit, result: Result | None) -> dict[str, object] | None:
-    """Return the error object of an end that is ours to explain; a tool's own failure has none."""
-    if commit.outcome in (Outcome.SUCCEEDED, Outcome.TOOL_FAILED):
-        return None
-    evidence = commit.observation or {}
-    if evidence.get("error"):
-        return dict(evidence["error"])
-    if result is not None and result.error is not None and result.outcome is commit.outcome:
-        return dict(result.error)
-    seen = evidence.get("detail") or evidence.get("job")
-    reason = f"the job ended as {commit.outcome.value}" + (f" ({seen})" if seen else "")
-    hint = _HINTS.get(commit.outcome, "")
-    return S3RunnerError(reason, operation="run", hint=hint).to_json()

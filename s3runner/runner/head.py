@@ -43,17 +43,24 @@ class Head:
         """The store's keys."""
         return StoreLayout(self.config.prefix)
 
+    def runs(self, spec: Spec) -> bool:
+        """Tell whether a job runs on this head's cluster; another's Jobs it cannot see."""
+        return dict(spec.cluster) == dict(self.cluster.identity)
+
+    def makes_jobs_of(self, where: Destination) -> bool:
+        """Tell whether a Job that this head makes is what a destination describes.
+
+        The local cluster gives its pods what its head's own settings say. What a bucket says of
+        this machine's directories is not believed.
+        """
+        here = self.destination
+        return where.kubernetes is not None or (
+            (where.read_only, where.worker_image) == (here.read_only, here.worker_image)
+        )
+
     def read_spec(self, job_id: str) -> tuple[Spec, str]:
         """Return a job's spec and its document's digest. Raises UnknownJobError."""
-        if not _JOB_ID.fullmatch(job_id):
-            raise SettingsError(f"{job_id!r} is no job id")
-        key = self.layout.job(job_id).spec
-        try:
-            body = read(self.store, key)
-        except ObjectNotFoundError as error:
-            where = self.config.uri(self.layout.jobs_prefix)
-            raise UnknownJobError(f"there is no job {job_id} in {where}") from error
-        return Spec.load(body, self.config.uri(key)), document_digest(body)
+        return read_spec(self.store, self.config, job_id)
 
     def read_commit(self, job_id: str) -> Commit | None:
         """Return a job's commit, None while there is none."""
@@ -70,3 +77,22 @@ class Head:
         key = self.layout.job(job_id).attempt(commit.attempt).result
         origin = self.config.uri(key)
         return Result.load(read_named(self.store, key, commit.result_digest, origin), origin)
+
+
+def read_spec(store: RetryingStore, config: StoreConfig, job_id: str) -> tuple[Spec, str]:
+    """Return a job's spec and its document's digest. Raises UnknownJobError."""
+    if not _JOB_ID.fullmatch(job_id):
+        raise SettingsError(f"{job_id!r} is no job id")
+    layout = StoreLayout(config.prefix)
+    key = layout.job(job_id).spec
+    try:
+        body = read(store, key)
+    except ObjectNotFoundError as error:
+        where = config.uri(layout.jobs_prefix)
+        raise UnknownJobError(f"there is no job {job_id} in {where}") from error
+    return Spec.load(body, config.uri(key)), document_digest(body)
+
+
+def name_cluster(spec: Spec) -> str:
+    """Say which cluster a job runs on."""
+    return ", ".join(f"{name} {value}" for name, value in spec.cluster.items())

@@ -50,7 +50,8 @@ def check_places(outputs: Iterable[Output], places: Places, *, overwrite: bool) 
     conflicts: list[S3RunnerError] = [*_shared_places(literal, places)]
     for path in (".", *literal):
         place = Path(places(path))
-        blocker = _file_above(place)
+        # in the directory of the results there are always the streams
+        blocker = _file_above(place / STREAMS if path == "." else place)
         if blocker is not None:
             conflicts.append(_conflict(path, str(place), f"{blocker} is no directory"))
         elif path != "." and not overwrite and _holds_something(place):

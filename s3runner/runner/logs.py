@@ -58,6 +58,8 @@ def follow_logs(head: Head, job_id: str, sink: LogSink) -> None:
     printer = _Printer(head, spec, sink)
     commit = head.read_commit(job_id)
     if commit is None:
+        if not head.runs(spec):
+            sink.note(follow.elsewhere(spec))
         printer.begin()
         watching = replace(head, cluster=_WatchedCluster(head.cluster, printer.look))
         follow.wait(watching, job_id, Silence())

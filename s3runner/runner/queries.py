@@ -18,7 +18,7 @@ from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError, S
 from s3runner.model import Outcome, code_of
 from s3runner.runner.creation import newest_generation, was_created
 from s3runner.runner.decide import count_causes, evictions_so_far
-from s3runner.runner.follow import describe
+from s3runner.runner.ending import describe
 from s3runner.runner.head import Head
 from s3runner.runner.report import JobEnd, JobReport
 from s3runner.runner.turns import Room, count_active
@@ -127,8 +127,9 @@ def list_jobs(head: Head, wanted: Wanted) -> list[JobRow]:
     """Return the jobs below this store's prefix, the newest first.
 
     One listing of names, whatever lies below them, then two to four requests for each job that the
-    time in its id does not rule out. A job whose documents cannot be read is in the list only if no
-    name or state was asked for; what is no job at all never is.
+    time in its id does not rule out. A job whose documents cannot be read is in the list unless a
+    state was asked for, or a name where the spec is what cannot be read; what is no job at all
+    never is.
     """
     found = head.store.list_folders(head.layout.jobs_prefix)
     ids = [job_id for job_id in found if _may_be_of_age(job_id, wanted)]
@@ -185,9 +186,8 @@ class _Known:
     @classmethod
     def of(cls, head: Head, spec: Spec) -> _Known:
         """Return a job as its spec alone shows it."""
-        here = dict(spec.cluster) == dict(head.cluster.identity)
         created = born(spec.job_id) or _read_time(spec.created)
-        return cls(spec.job_id, spec.name, created, here)
+        return cls(spec.job_id, spec.name, created, head.runs(spec))
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,21 +199,27 @@ class _Look:
     wanted: Wanted
 
     def __call__(self) -> _Known | None:
+        job = None
         try:
             job = _Known.of(self.head, self.head.read_spec(self.job_id)[0])
             if not (self.wanted.takes_name(job.name or "") and self.wanted.takes_age(job.created)):
                 return None
-            job = replace(job, commit=self.head.read_commit(self.job_id))
-            if job.commit is not None:
-                return job
-            return replace(job, generation=newest_generation(self.head, self.job_id))
+            return self._with_records(job)
         except (SettingsError, ObjectNotFoundError):
             # never was a job, or is being deleted
             return None
         except SpecError as error:
+            if job is not None:
+                return replace(job, here=False, problem=error)
             if self.wanted.name is not None:
                 return None
             return _Known(self.job_id, created=born(self.job_id), problem=error)
+
+    def _with_records(self, job: _Known) -> _Known:
+        commit = self.head.read_commit(self.job_id)
+        if commit is not None:
+            return replace(job, commit=commit)
+        return replace(job, generation=newest_generation(self.head, self.job_id))
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,25 +284,29 @@ class _Describe:
         job, state = _Settle(self.head, self.job, self.seen)()
         keys = self.head.layout.job(job.job_id)
         record, commit = job.generation, job.commit
-        traces = set(self.head.store.list_folders(keys.attempts_prefix))
         seen = self.seen or _NOTHING_SEEN
-        pods = {str(pod["metadata"]["uid"]) for pod in seen.pods}
-        attempts = max(len(traces | pods), record.attempts + count_pods(seen) if record else 0)
         since, end = self._since(state), None
         if commit is not None:
             since = self.head.store.head(keys.commit).modified
             result = self.head.read_committed_result(job.job_id, commit)
-            end = describe(self.head, job.job_id, commit, result, attempts)
+            end = describe(self.head, job.job_id, commit, result, record)
         return JobStatus(
             row=_row(job, state),
             since=since,
             end=end,
-            attempts=attempts,
+            attempts=end.attempts if end is not None else self._count_so_far(seen),
             generation=_number(commit, record),
             spent=count_causes(record.spent, evictions_so_far(seen)) if record is not None else {},
             room=count_active(self.head, job.spec) if state == "staged" and job.spec else None,
             reason=reason_of(seen) if state in ("queued", "pending") else None,
         )
+
+    def _count_so_far(self, seen: Observation) -> int:
+        """Return how many pods the cluster shows or counts, and how many have stored something."""
+        record, keys = self.job.generation, self.head.layout.job(self.job.job_id)
+        traces = set(self.head.store.list_folders(keys.attempts_prefix))
+        pods = {str(pod["metadata"]["uid"]) for pod in seen.pods}
+        return max(len(traces | pods), record.attempts + count_pods(seen) if record else 0)
 
     def _since(self, state: str | None) -> datetime | None:
         if state == "staged":

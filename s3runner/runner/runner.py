@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from s3runner.errors import S3RunnerError, SettingsError
-from s3runner.model import Job, Outcome
+from s3runner.model import Job
 from s3runner.runner import follow, submission
 from s3runner.runner import sync as syncing
 from s3runner.runner.browse import list_job, list_uri, read_uri
-from s3runner.runner.cancel import await_pods, cancel
+from s3runner.runner.cancel import await_pods, cancel, is_within_reach
+from s3runner.runner.creation import newest_generation
+from s3runner.runner.ending import describe
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, check_places
 from s3runner.runner.logs import LogSink, follow_logs, show_logs
@@ -43,6 +45,14 @@ class Runner:
         """Refuse now what sync would refuse later: outputs whose place is taken (28)."""
         places = Places(into or Path(job.name), gather_absolute=into is not None)
         check_places(job.outputs, places, overwrite=overwrite)
+
+    def check_landing(self, job_id: str, into: Path | None) -> None:
+        """Refuse now what sync of this job would refuse later, whatever it might replace (28)."""
+        with _named("sync"):
+            spec, _ = self.head.read_spec(job_id)
+            places = Places(into or Path(spec.name), gather_absolute=into is not None)
+            # what is there may be what an earlier sync brought
+            check_places(spec.outputs, places, overwrite=True)
 
     def submit(self, job: Job, listener: Listener, job_id: str | None = None) -> str:
         """Stage in, store the spec, create the Job; return the job id.
@@ -108,24 +118,31 @@ class Runner:
         with _named("cat"):
             yield from read_uri(self.head, uri)
 
-    def cancel(self, job_id: str) -> tuple[Outcome, bool]:
-        """End the job; return its outcome, and whether it is this call's doing.
+    def cancel(self, job_id: str, *, force: bool = False) -> tuple[JobEnd, bool]:
+        """End the job; return how it ended, and whether it is this call's doing.
 
-        Its pods are told to end; `await_pods` returns when they have.
+        Its pods are told to end; `await_pods` returns when they have. With `force` it ends also
+        where they are on a cluster that is out of reach.
         """
         with _named("cancel"):
             spec, _ = self.head.read_spec(job_id)
-            commit, ours = cancel(self.head, spec)
-            return commit.outcome, ours
+            commit, ours = cancel(self.head, spec, force=force)
+            result = self.head.read_committed_result(job_id, commit)
+            newest = newest_generation(self.head, job_id)
+            return describe(self.head, job_id, commit, result, newest), ours
 
-    def await_pods(self, job_id: str, listener: Listener) -> None:
+    def await_pods(self, job_id: str, listener: Listener) -> bool:
         """Return when no pod of a cancelled job is left, and so nothing more of it is stored.
 
-        Raises ClusterUnavailableError when they take much longer than their grace.
+        Returns False at once where they are on another cluster. Raises ClusterUnavailableError
+        when they take much longer than their grace.
         """
         with _named("cancel"):
             spec, _ = self.head.read_spec(job_id)
+            if not is_within_reach(self.head, spec):
+                return False
             await_pods(self.head, spec, listener)
+            return True
 
 
 @contextlib.contextmanager

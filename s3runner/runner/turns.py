@@ -58,9 +58,9 @@ def make_job(head: Head, spec: Spec, generation: Generation) -> Room | None:
             leave_queue(head, spec)
             break
         # what is wrong with another's job is for those to hear who ask for it
-        with contextlib.suppress(SpecError, ClusterRefusedError):
-            _make_for_another(head, job_id)
-            head.store.delete(f"{_places(head, spec)}{job_id}")
+        with contextlib.suppress(SpecError, SettingsError, ClusterRefusedError):
+            if _make_for_another(head, job_id):
+                head.store.delete(f"{_places(head, spec)}{job_id}")
     return None
 
 
@@ -89,17 +89,23 @@ def _queue_with(head: Head, spec: Spec) -> list[str]:
     return sorted(waiting)
 
 
-def _make_for_another(head: Head, job_id: str) -> None:
-    """Create the Job of a job that waits, unless it was made or decided meanwhile, or is gone."""
+def _make_for_another(head: Head, job_id: str) -> bool:
+    """Create the Job of a job that waits, unless it was made or decided meanwhile, or is gone.
+
+    Returns False if it goes on waiting: this head would make another Job than its submitter's.
+    """
     try:
         spec, _ = head.read_spec(job_id)
         newest = newest_generation(head, job_id)
     except (SettingsError, ObjectNotFoundError):
-        return
+        return True
     if newest is None or newest.end is not None or was_created(head, job_id, newest.number):
-        return
+        return True
     if head.read_commit(job_id) is None:
+        if not head.makes_jobs_of(spec.destination):
+            return False
         create_job(head, spec, newest)
+    return True
 
 
 def _places(head: Head, spec: Spec) -> str:

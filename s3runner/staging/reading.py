@@ -140,6 +140,12 @@ class OpenFile:
         found = os.fstat(self._fd)
         if Identity.of(found) != self._file.identity or not stat.S_ISREG(found.st_mode):
             raise ChangedError(self._file)
+        if found.st_size == 0 and os.pread(self._fd, 1, 0):
+            raise UnsupportedError(
+                "the file has bytes but no size, as those of /proc and /sys have",
+                source=self._file.path,
+                hint="copy what it shows into a file, and name that one",
+            )
 
     def read(self, start: int, length: int) -> bytes:
         """Return exactly `length` bytes from `start`. Raises ChangedError where they end before."""

@@ -134,8 +134,8 @@ class Spec:
             cluster=document["cluster"],
             created=document["created"],
             version=document["version"],
-            sources=document.get("sources", {}),
-            pod=PodParts.from_json(document["pod"]) if "pod" in document else PodParts(),
+            sources=document["sources"],
+            pod=PodParts.from_json(document["pod"]),
         )
 
 
@@ -234,7 +234,7 @@ class Generation:
                 final=tuple(Outcome(name) for name in document["final"]),
                 spent=document["spent"],
                 attempts=document["attempts"],
-                placement=document.get("placement", 0),
+                placement=document["placement"],
                 previous=document["previous"],
                 end=Commit.from_json(document["end"]) if document["end"] else None,
                 stage_in=Phase(**document["stage_in"]) if document["stage_in"] else None,

@@ -110,7 +110,8 @@ class Findings:
             self._put(Entry(path, Kind.SYMLINK, 0o777, found.st_mtime_ns, target=target))
             return False
         if stat.S_ISDIR(found.st_mode):
-            self._note_special(mode, local)
+            # a pod's fsGroup sets setgid on its volumes, and each new directory inherits it
+            self._note_special(mode & ~stat.S_ISGID, local)
             self._put(Entry(path, Kind.DIR, mode & 0o777, found.st_mtime_ns))
             return True
         if not stat.S_ISREG(found.st_mode):

@@ -21,6 +21,8 @@ _STAGE_OUT_RESERVE_S = 8
 _SHORT_GRACE_S = 20
 _SHORT_GRACE_SHARE = 0.6
 _KILL_PATIENCE_S = 60
+_LONGEST_PAUSE_S = 86400.0
+"""poll takes a C int of milliseconds; to look once a day costs nothing."""
 """How long a killed tool may take to vanish (a process stuck in the kernel may never)."""
 
 _TERM_LAG_S = 5.0
@@ -139,7 +141,8 @@ class ToolWatch:
         poller.register(self._wake, select.POLLIN)
         while True:
             pause_s = max(0.0, self._next_deadline() - self._clock())
-            events = {descriptor for descriptor, _ in poller.poll(pause_s * 1000 + 1)}
+            pause_ms = min(pause_s, _LONGEST_PAUSE_S) * 1000 + 1
+            events = {descriptor for descriptor, _ in poller.poll(pause_ms)}
             if self._wake in events:
                 os.read(self._wake, 512)
                 self._term_at = self._term_at or self._clock()

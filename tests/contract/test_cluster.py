@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from fake_cluster import Heard
 from hostile import plant, snapshot
 from kube_api import hurdles
@@ -25,6 +26,17 @@ from s3runner.cluster.protocol import DESTINATION_LABEL, JobObject, Observation
 from s3runner.errors import ClusterRefusedError
 from s3runner.model import Input, Job, Outcome, Output, Quantity, Resources
 from s3runner.runner.runner import Runner
+
+RESTRICTED = {
+    "allowPrivilegeEscalation": False,
+    "capabilities": {"drop": ["ALL"]},
+    "runAsNonRoot": True,
+    "runAsUser": 1000,
+    "seccompProfile": {"type": "RuntimeDefault"},
+}
+"""What a namespace of the strictest level asks of a container."""
+
+pytestmark = pytest.mark.timeout(max(300, 3 * WAIT_S))
 
 ON_KUBERNETES = [site for site in SITES if site != LOCAL]
 
@@ -43,7 +55,14 @@ def bare_job(site: Site, command: str = "true", digest: str = "sha256:1", **pod:
     """Return a Job with one container, `tool`, and a name of its own."""
     name = f"test-{uuid.uuid4().hex[:12]}-g1"
     labels = {"app.kubernetes.io/managed-by": "s3runner", DESTINATION_LABEL: name}
-    container = {"name": "tool", "image": site.tool_image, "command": ["/bin/sh", "-c", command]}
+    container = {
+        "name": "tool",
+        "image": site.tool_image,
+        "imagePullPolicy": "IfNotPresent",
+        "command": ["/bin/sh", "-c", command],
+        "resources": {"requests": {"cpu": "50m", "memory": "32Mi"}},
+        "securityContext": RESTRICTED,
+    }
     return {
         "apiVersion": "batch/v1",
         "kind": "Job",
@@ -89,6 +108,17 @@ def state_of_tool(seen: Observation) -> dict[str, Any]:
             state: dict[str, Any] = container["state"]
             return state
     return {}
+
+
+GOLDEN = sorted((Path(__file__).parents[1] / "golden" / "kubernetes").glob("*.yaml"))
+
+
+@on_kubernetes
+@pytest.mark.parametrize("golden", GOLDEN, ids=lambda path: path.stem)
+def test_every_kind_of_job_is_one_that_the_server_would_take(site: Site, golden: Path) -> None:
+    """Rehearsed with strict decoding: what a user may set has no word the server does not know."""
+    told = site.cluster().caveats(yaml.safe_load(golden.read_text()))
+    assert not [text for text in told if "could not be asked" in text or "unknown field" in text]
 
 
 # Bare Jobs
@@ -228,7 +258,7 @@ def test_a_pod_that_fits_nowhere_carries_the_schedulers_sentence(site: Site) -> 
     if site.kube is not None:
         site.kube.lack_nodes(hurdles.NO_NODE)
     job, cluster = bare_job(site), site.cluster()
-    resources = {"requests": {"cpu": "1000000"}}
+    resources = {"requests": {"cpu": "1000000", "memory": "32Mi"}}
     job["spec"]["template"]["spec"]["containers"][0]["resources"] = resources
     cluster.submit(job)
 
@@ -361,7 +391,7 @@ def test_a_cancelled_job_has_no_pod_left(site: Site) -> None:
     job_id = runner.submit(make_job(site, ENDLESS), Heard())
     await_begun(site, runner, job_id)
 
-    assert runner.cancel(job_id)[0] is Outcome.CANCELLED
+    assert runner.cancel(job_id)[0].outcome is Outcome.CANCELLED
     site.await_seen(
         runner.head.cluster, job_name(job_id), lambda seen: seen.job is None and not seen.pods
     )
@@ -426,21 +456,24 @@ def test_an_evicted_job_runs_again_and_costs_no_try_of_the_tool(site: Site) -> N
 
 Blow = Callable[[Any, JobObject], None]
 
-BLOWS: dict[str, tuple[Blow, int]] = {
-    "killed stager": (lambda kube, pod: kube.run_out_of_memory(pod, "stager"), 1),
-    "forced deletion": (lambda kube, pod: kube.delete_pod(pod, 0), 2),
-    "vanished": (lambda kube, pod: kube.vanish(pod), 1),
-    "shutdown": (lambda kube, pod: kube.shut_node_down(pod), 1),
-    "pressure": (lambda kube, pod: kube.press_node(pod), 1),
-    "preemption": (lambda kube, pod: kube.preempt(pod), 1),
+BLOWS: dict[str, tuple[Blow, tuple[int, ...]]] = {
+    "killed stager": (lambda kube, pod: kube.run_out_of_memory(pod, "stager"), (1,)),
+    "forced deletion": (lambda kube, pod: kube.delete_pod(pod, 0), (1, 2)),
+    "vanished": (lambda kube, pod: kube.vanish(pod), (1,)),
+    "shutdown": (lambda kube, pod: kube.shut_node_down(pod), (1,)),
+    "pressure": (lambda kube, pod: kube.press_node(pod), (1,)),
+    "preemption": (lambda kube, pod: kube.preempt(pod), (1,)),
 }
-"""What befalls a pod, and in which generation the job succeeds: a killed tool ends its own."""
+"""What befalls a pod, and in which generation the job may succeed.
+
+A killed tool ends its own, unless the pod is gone before anybody has seen that.
+"""
 
 
 @on_the_fake
-@pytest.mark.parametrize(("blow", "generation"), BLOWS.values(), ids=BLOWS)
+@pytest.mark.parametrize(("blow", "generations"), BLOWS.values(), ids=BLOWS)
 def test_a_pod_that_ends_without_a_result_is_followed_by_another(
-    site: Site, blow: Blow, generation: int
+    site: Site, blow: Blow, generations: tuple[int, ...]
 ) -> None:
     runner = site.runner()
     job_id = runner.submit(make_job(site, SLOW, "out"), Heard())
@@ -449,7 +482,8 @@ def test_a_pod_that_ends_without_a_result_is_followed_by_another(
     end = runner.wait(job_id, Heard())
     assert end.outcome is Outcome.SUCCEEDED
     assert site.kube is not None
-    assert (end.generation, site.kube.controller.pods_created) == (generation, 2)
+    assert end.generation in generations
+    assert site.kube.controller.pods_created == 2
 
 
 HURDLES = {

@@ -9,10 +9,9 @@ from typing import Any
 
 import pytest
 import yaml
-from command import Desk
 from conftest import S3Access
 from kube_api import FakeKube
-from kube_api.cluster import NAMESPACE
+from kube_desk import KubeDesk
 
 from s3runner.store.retrying import read
 
@@ -32,25 +31,10 @@ def kube(tmp_path: Path) -> Iterator[FakeKube]:
         yield running
 
 
-def desk_of(kube: FakeKube, directory: Path, access: S3Access, **destination: Any) -> Desk:
-    """Return a desk whose one destination is the cluster, with the store's keys in a Secret."""
-    keys = access.credentials
-    kube.add_secret("s3", {"accesskey": keys.access_key, "secretkey": keys.secret_key})
+def desk_of(kube: FakeKube, directory: Path, access: S3Access, **destination: Any) -> KubeDesk:
+    """Return a desk at the cluster, which has another Secret besides the one with the keys."""
     kube.add_secret("licence", {"token": "t0ken"})
-    here = directory / "desk"
-    here.mkdir()
-    spot = {
-        "cluster": "kubernetes",
-        "context": "test",
-        "namespace": NAMESPACE,
-        "kubeconfig": str(kube.kubeconfig()),
-        "credentials": {"secret": "s3", "access_key": "accesskey", "secret_key": "secretkey"},
-        "grace": "10s",
-        **destination,
-    }
-    desk = Desk(here, access, destinations={"spot": spot})
-    (here / "in.txt").write_text("hello\n")
-    return desk
+    return KubeDesk(kube, directory / "desk", access, **destination)
 
 
 def test_a_job_runs_on_kubernetes_and_its_results_come_back(

@@ -323,7 +323,7 @@ def test_a_tool_that_catches_term_has_its_own_code_after_it_cleaned_up(any_shim:
 
 def test_leftovers_are_dead_before_the_exit_code_is_there(any_shim: Shim) -> None:
     require_program("setsid")
-    writer = "trap '' TERM HUP; touch ready; while :; do echo x >>late; done"
+    writer = "trap '' TERM HUP; : >late; touch ready; while :; do echo x >>late; done"
     (any_shim.work / "writer").write_text(writer)
     any_shim.command("setsid sh ./writer & while [ ! -e ready ]; do sleep 0.05; done; exit 4")
     any_shim.attach()

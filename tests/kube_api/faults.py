@@ -90,6 +90,13 @@ class Faults:
         self._unstalled.set()
         self._wake()
 
+    def heal(self) -> None:
+        """Let nothing that was planned happen any more, and close what hangs."""
+        with self._lock:
+            self._planned.clear()
+        self.come_up()
+        self.let_go()
+
     def drop(self, times: int = 1, *, verb: str | None = None, resource: str | None = None) -> None:
         """Close the connections of the next requests without an answer."""
         self._plan(Fault(times, verb, resource))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import select
+import socket
 import sys
 import threading
 import traceback
@@ -34,13 +35,12 @@ class ApiServer(ThreadingHTTPServer):
         self.routes = routes
         self.faults = faults
         self.broken: list[str] = []
-        self._thread = threading.Thread(
-            target=lambda: self.serve_forever(poll_interval=0.05), daemon=True, name="kube-api"
-        )
+        self._port = self.server_address[1]
+        self._thread = self._accepting()
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_address[1]}"
+        return f"http://127.0.0.1:{self._port}"
 
     def start(self) -> None:
         self._thread.start()
@@ -48,6 +48,17 @@ class ApiServer(ThreadingHTTPServer):
     def stop(self) -> None:
         self.shutdown()
         self.server_close()
+
+    def listen_again(self) -> None:
+        """Be there again, at the same port, after `stop`."""
+        self.socket = socket.create_server(("127.0.0.1", self._port), backlog=128)
+        self._thread = self._accepting()
+        self._thread.start()
+
+    def _accepting(self) -> threading.Thread:
+        return threading.Thread(
+            target=lambda: self.serve_forever(poll_interval=0.05), daemon=True, name="kube-api"
+        )
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients may leave when they like; anything else is a bug of this server."""

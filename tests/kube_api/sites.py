@@ -23,6 +23,7 @@ from kube_api.cluster import NAMESPACE, WORKER_IMAGE, FakeKube
 from s3runner.cluster.local.adapter import LocalCluster
 from s3runner.cluster.protocol import Cluster, JobObject, Observation
 from s3runner.model import Credentials, Destination, StoreConfig
+from s3runner.pod_model import KubernetesPlace, PodCredentials, PodShape
 from s3runner.runner.head import Head
 from s3runner.runner.runner import Runner
 from s3runner.staging.digest_cache import DigestCache
@@ -38,14 +39,11 @@ WAIT_S = 300.0 if os.environ.get(KUBECONFIG) else 60.0
 _KEYS = {"AWS_ACCESS_KEY_ID": "accesskey", "AWS_SECRET_ACCESS_KEY": "secretkey"}
 
 
-class Prepared:
-    """A cluster whose Jobs get what a site needs, and are remembered, so that none stays behind."""
+class Remembered:
+    """A cluster that notes the names of its Jobs, so that none stays behind."""
 
-    def __init__(
-        self, inner: Cluster, prepare: Callable[[JobObject], JobObject], made: set[str]
-    ) -> None:
+    def __init__(self, inner: Cluster, made: set[str]) -> None:
         self._inner = inner
-        self._prepare = prepare
         self._made = made
 
     @property
@@ -53,11 +51,11 @@ class Prepared:
         return self._inner.identity
 
     def caveats(self, job: JobObject) -> Sequence[str]:
-        return self._inner.caveats(self._prepare(job))
+        return self._inner.caveats(job)
 
     def submit(self, job: JobObject) -> str:
         self._made.add(job["metadata"]["name"])
-        return self._inner.submit(self._prepare(job))
+        return self._inner.submit(job)
 
     def observe(self, names: Collection[str]) -> dict[str, Observation]:
         return self._inner.observe(names)
@@ -82,21 +80,23 @@ class Site:
     pod_endpoint: str | None = None
     worker_image: str = WORKER_IMAGE
     tool_image: str = "tool:1"
+    place: KubernetesPlace | None = None
     kube: FakeKube | None = None
     evict: Callable[[JobObject], None] | None = None
-    prepare: Callable[[JobObject], JobObject] = lambda job: job
     made: set[str] = field(default_factory=set)
 
-    def cluster(self) -> Prepared:
+    def cluster(self) -> Remembered:
         """Return the cluster of a head that just started."""
-        return Prepared(self.new_cluster(), self.prepare, self.made)
+        return Remembered(self.new_cluster(), self.made)
 
     def runner(self, **destination: Any) -> Runner:
         """Return the verbs of a head that just started."""
         config = self.access.config
         pod_config = replace(config, endpoint=self.pod_endpoint or config.endpoint)
         retry = Retry(budget_s=config.retry_budget_s)
-        where = Destination(worker_image=self.worker_image, grace_s=10, **destination)
+        where = Destination(
+            worker_image=self.worker_image, grace_s=10, kubernetes=self.place, **destination
+        )
         return Runner(
             Head(
                 store=RetryingStore(self.access.open(), retry),
@@ -175,8 +175,8 @@ def _fake(directory: Path, server: Callable[[], S3Server]) -> Iterator[Site]:
         def new_cluster() -> Cluster:
             return opened(NAMESPACE, kubeconfig)
 
-        site = Site(FAKE, access, new_cluster, kube=kube, evict=kube.evict)
-        site.prepare = lambda job: with_keys(job, "s3", site.worker_image)
+        place = _place("s3", NAMESPACE)
+        site = Site(FAKE, access, new_cluster, place=place, kube=kube, evict=kube.evict)
         yield site
         site.clear()
 
@@ -214,12 +214,12 @@ def _real(directory: Path, server: Callable[[], S3Server]) -> Iterator[Site]:
                 REAL,
                 access,
                 lambda: opened(namespace, kubeconfig),
+                place=_place(name, namespace),
                 pod_endpoint=environ["S3RUNNER_TEST_S3_POD_ENDPOINT"],
                 worker_image=environ["S3RUNNER_TEST_WORKER_IMAGE"],
                 tool_image=environ["S3RUNNER_TEST_TOOL_IMAGE"],
                 evict=evict,
             )
-            site.prepare = lambda job: with_user(with_keys(job, name, site.worker_image))
             yield site
             site.clear()
     finally:
@@ -247,37 +247,11 @@ def _closing_clusters() -> Iterator[Callable[[str, str], Cluster]]:
             thread.join(20)
 
 
-def with_keys(job: JobObject, secret: str, worker_image: str) -> JobObject:
-    """Return a Job whose worker containers have the store's keys from a Secret."""
-    keys = [
-        {"name": name, "valueFrom": {"secretKeyRef": {"name": secret, "key": key}}}
-        for name, key in _KEYS.items()
-    ]
-
-    def container(one: JobObject) -> JobObject:
-        named = {variable["name"] for variable in one.get("env", ())}
-        if one["image"] != worker_image or named & set(_KEYS):
-            return one
-        return {**one, "env": [*one.get("env", ()), *keys]}
-
-    return _with_containers(job, container)
-
-
-def with_user(job: JobObject) -> JobObject:
-    """Return a Job that runs as one user of its own, with images that may be on the node."""
-    made = _with_containers(job, lambda one: {"imagePullPolicy": "IfNotPresent", **one})
-    pod = made["spec"]["template"]["spec"]
-    pod.setdefault("securityContext", {"runAsUser": 1000, "runAsGroup": 1000, "fsGroup": 1000})
-    return made
-
-
-def _with_containers(job: JobObject, change: Callable[[JobObject], JobObject]) -> JobObject:
-    template = job["spec"]["template"]
-    pod = dict(template["spec"])
-    for kind in ("initContainers", "containers"):
-        if kind in pod:
-            pod[kind] = [change(one) for one in pod[kind]]
-    return {**job, "spec": {**job["spec"], "template": {**template, "spec": pod}}}
+def _place(secret: str, namespace: str) -> KubernetesPlace:
+    """Return where jobs run, as settings would have it: keys in a Secret, images on the node."""
+    credentials = PodCredentials(secret=secret, access_key="accesskey", secret_key="secretkey")  # noqa: S106  # the entry's name
+    pod = PodShape(image_pull_policy="IfNotPresent")
+    return KubernetesPlace(credentials, namespace=namespace, pod=pod)
 
 
 def _secret_values(environment: Mapping[str, str]) -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 import pytest
 from attempts import JOB, committed, memory_store, put, store_job
@@ -11,9 +11,10 @@ from memory_store import MemoryStore
 from samples import JOB_ID, spec
 
 from s3runner.cluster.protocol import JobObject, Observation
-from s3runner.errors import ClusterUnavailableError, SettingsError
+from s3runner.errors import ClusterUnavailableError, SettingsError, SpecError
 from s3runner.model import Destination, Outcome
 from s3runner.runner.cancel import MARGIN_S, await_pods, cancel
+from s3runner.runner.runner import Runner
 from s3runner.staging.records import Commit, Generation
 
 RUNS = pod("pod-1")
@@ -103,6 +104,80 @@ def test_a_job_of_another_cluster_is_not_touched() -> None:
         cancel(head_of(store, abroad), asked)
 
     assert committed(store) is None
+
+
+class Nowhere(FakeCluster):
+    """A cluster that no configuration leads to any more."""
+
+    @property
+    def identity(self) -> Mapping[str, str]:
+        raise SettingsError("there is no context prod")
+
+    @identity.setter
+    def identity(self, value: Mapping[str, str]) -> None:
+        del value
+
+
+@pytest.mark.parametrize(
+    "cluster",
+    [FakeCluster(GONE, identity={"kind": "local", "machine": "another"}), Nowhere(GONE)],
+    ids=["another", "nowhere"],
+)
+def test_by_force_a_job_ends_whose_cluster_is_out_of_reach(cluster: FakeCluster) -> None:
+    store = memory_store()
+    asked = store_job(store)
+    head = head_of(store, cluster)
+    with pytest.raises(SettingsError):
+        cancel(head, asked)
+
+    commit, ours = cancel(head, asked, force=True)
+
+    assert (commit.outcome, ours, committed(store)) == (Outcome.CANCELLED, True, commit)
+    assert {"delete", "observe"}.isdisjoint({call for call, _ in store.calls})
+    assert Runner(head).await_pods(JOB_ID, Heard()) is False
+
+
+def test_the_refusal_names_the_force() -> None:
+    store = memory_store()
+    abroad = FakeCluster(GONE, identity={"kind": "local", "machine": "another"})
+
+    with pytest.raises(SettingsError) as raised:
+        cancel(head_of(store, abroad), store_job(store))
+
+    assert "--force" in raised.value.hint
+
+
+def test_by_force_a_job_of_this_cluster_is_stopped_like_any_other() -> None:
+    store = memory_store()
+    asked = store_job(store)
+
+    cancel(head_of(store, FakeCluster(GONE)), asked, force=True)
+
+    assert ("delete", JOB.job_name(1)) in store.calls
+
+
+def test_a_commit_that_cannot_be_read_keeps_no_pod_alive() -> None:
+    store = memory_store()
+    asked = store_job(store)
+    put(store, JOB.commit, b"{}")
+
+    with pytest.raises(SpecError):
+        cancel(head_of(store, FakeCluster(GONE)), asked)
+
+    assert ("delete", JOB.job_name(1)) in store.calls
+
+
+def test_cancel_tells_of_the_end_as_every_verb_does() -> None:
+    store = memory_store()
+    store_job(store)
+    put(store, JOB.generation_created(1), b"{}")
+    runner = Runner(head_of(store, FakeCluster(GONE)))
+
+    end, ours = runner.cancel(JOB_ID)
+
+    assert (end.outcome, end.attempts, end.generation, ours) == (Outcome.CANCELLED, 1, 1, True)
+    assert runner.wait(JOB_ID, Heard()) == end
+    assert runner.cancel(JOB_ID) == (end, False)
 
 
 @pytest.mark.parametrize(

@@ -65,6 +65,9 @@ class FakeRunner:
         del job, into
         self._step("check_places --overwrite" if overwrite else "check_places")
 
+    def check_landing(self, job_id: str, into: Path | None) -> None:
+        raise AssertionError(f"looked for the place of {job_id} {into}")
+
     def submit(self, job: Job, listener: Listener) -> str:
         del job
         self._step("submit")

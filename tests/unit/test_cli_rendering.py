@@ -74,6 +74,15 @@ def test_all_failures_of_a_hop_are_told_and_a_hint_they_share_once() -> None:
     ]
 
 
+def test_all_failures_of_a_hop_stand_in_the_reason_that_a_pod_leaves() -> None:
+    """Who reads the result has no other word of them."""
+    failures = [InputError(f"is {n}", source=f"/{n}") for n in range(13)]
+    told = StagingError("stage-out", failures).to_json()
+    assert told["source"] == "/0"
+    assert str(told["reason"]).startswith("is 0; /1: is 1; /2: is 2; ")
+    assert str(told["reason"]).endswith("/10: is 10; and 2 more")
+
+
 def test_each_mistake_of_a_settings_file_has_its_line() -> None:
     assert error_lines(SettingsError("f:1: a\nf:2: b")) == [
         "s3runner: f:1: a [E20]",

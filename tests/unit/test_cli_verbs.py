@@ -53,6 +53,9 @@ class Submitter:
     def check_places(self, job: Job, into: Path | None, *, overwrite: bool) -> None:
         raise AssertionError(f"looked for the place of {job} {into} {overwrite}")
 
+    def check_landing(self, job_id: str, into: Path | None) -> None:
+        raise AssertionError(f"looked for the place of {job_id} {into}")
+
 
 def submitted(
     runner: Submitter, *, wants_json: bool

@@ -48,7 +48,8 @@ from s3runner.worker.commit import publish
 from s3runner.worker.fetch import fetch
 
 NAME = JOB.job_name(1)
-READS = ("get", "head", "list", "observe", "wait")
+LOOKS = ("observe", "wait")
+READS = ("get", "head", "list", "list_folders", "observe", "wait")
 
 
 def writes(calls: Sequence[tuple[str, str]]) -> list[tuple[str, str]]:
@@ -127,6 +128,7 @@ def test_without_a_commit_the_head_records_its_decision_and_then_commits_it(
     assert (end.outcome, end.code) == (Outcome.BAD_SPEC, 20)
     assert end.error == {"reason": "no answer"}
     assert writes(store.calls) == [
+        ("put_if_absent", JOB.generation_created(1)),
         ("put_if_absent", JOB.generation(2)),
         ("put_if_absent", JOB.commit),
         ("delete", NAME),
@@ -609,8 +611,9 @@ def test_looking_costs_no_request_to_the_store_while_nothing_has_ended() -> None
     waiting.follow(store)
 
     looks = [number for number, call in enumerate(store.calls) if call[0] == "observe"]
-    between = {call[0] for call in store.calls[looks[0] : looks[-1]]}
-    assert between == {"observe", "wait"}
+    between = [call for call in store.calls[looks[0] : looks[-1]] if call[0] not in LOOKS]
+    # at the first look: has it been decided already? And that the Job is there is noted
+    assert between == [("get", JOB.commit), ("put_if_absent", JOB.generation_created(1))]
 
 
 def test_spent_evictions_are_followed_by_other_nodes() -> None:

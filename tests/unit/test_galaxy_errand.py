@@ -67,9 +67,9 @@ class Verbs:
         found: SyncResult = self._play("sync", SYNCED)
         return found
 
-    def cancel(self, job_id: str) -> tuple[Outcome, bool]:
+    def cancel(self, job_id: str) -> tuple[JobEnd, bool]:
         del job_id
-        found: tuple[Outcome, bool] = self._play("cancel", (Outcome.CANCELLED, True))
+        found: tuple[JobEnd, bool] = self._play("cancel", (JobEnd(Outcome.CANCELLED, None), True))
         return found
 
 

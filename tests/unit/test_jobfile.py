@@ -341,6 +341,7 @@ def test_a_time_that_is_none_is_refused(text: object) -> None:
         ("inputs: {a: 'https://u:p@h/x?q'}", "inputs.a: https://…@h/x?…: a URL with a password"),
         ("inputs: {a: '~nobody-here/x'}", "inputs.a: '~nobody-here/x': there is no such user"),
         ("walltime: 0", "walltime: must be more than nothing"),
+        ("walltime: 99999999d", "walltime: must be 100 years at most"),
     ],
 )
 def test_a_value_that_cannot_be_used_is_refused(keys: str, mistake: str) -> None:

@@ -174,6 +174,17 @@ def test_a_job_that_is_deleted_between_two_looks_is_created_again(desk: Desk) ->
     assert desk.cluster.submit(wanted()) == "uid-of-j"
 
 
+def test_a_job_that_is_being_deleted_is_not_adopted(desk: Desk) -> None:
+    """It would vanish under us, and read as deleted by somebody."""
+    leaving = job("j")
+    leaving["metadata"]["deletionTimestamp"] = "2026-01-01T00:00:00Z"
+    taken = refuse(409, "already exists", "AlreadyExists")
+    desk.api.on["create", "jobs"] = in_turn(taken, reply(job("j", metadata={"uid": "new"}), 201))
+    desk.api.on["get", "jobs"] = reply(leaving)
+
+    assert desk.cluster.submit(wanted()) == "new"
+
+
 @pytest.mark.parametrize("code", [429, 500, 502, 503, 504])
 def test_what_may_pass_is_tried_again(code: int, desk: Desk) -> None:
     later = refuse(code, "later")

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import urllib3
 from scripted_api import (
     NAMESPACE,
     ScriptedApi,
@@ -24,6 +25,7 @@ from scripted_api import (
     reply,
     write_kubeconfig,
 )
+from urllib3.util.ssl_ import create_urllib3_context
 
 from s3runner.cluster.kubernetes.api_errors import NotLoggedInError
 from s3runner.cluster.kubernetes.calls import JOBS, Call
@@ -70,6 +72,41 @@ def test_a_context_gives_server_namespace_and_token(api: ScriptedApi, tmp_path: 
         "server": api.url,
     }
     assert found.calls == {("list", "jobs"): 1}
+
+
+def test_a_cluster_on_this_machine_is_asked_without_the_environments_proxy(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kubectl never asks a proxy for it, and laptops have both."""
+    for name in ("no_proxy", "NO_PROXY"):
+        monkeypatch.delenv(name, raising=False)
+    for name in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:1")
+    api.on["list", "jobs"] = listing(job("j"))
+
+    assert connection(tmp_path, api.url).ask(LIST).body["items"]
+
+    with pytest.raises(ClusterUnavailableError):
+        connection(tmp_path, "http://cluster.invalid").ask(LIST)
+
+
+def test_certificates_that_kubectl_takes_are_taken(
+    api: ScriptedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Older clusters sign without a key identifier, which newer Pythons refuse by default."""
+
+    def strict(**more: Any) -> ssl.SSLContext:
+        context = create_urllib3_context(**more)
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
+        return context
+
+    monkeypatch.setattr(urllib3.util.ssl_, "create_urllib3_context", strict)
+    found = connection(tmp_path, api.url)
+
+    context = found._session().pool.connection_pool_kw["ssl_context"]
+
+    assert not context.verify_flags & ssl.VERIFY_X509_STRICT
+    assert context.verify_mode is ssl.CERT_REQUIRED
 
 
 def test_the_settings_namespace_goes_before_the_contexts(tmp_path: Path) -> None:

@@ -222,6 +222,18 @@ def test_what_a_job_waits_for_is_told_with_what_it_has_been_through(
     assert (status["waiting"] is None) == (told is None)
 
 
+def test_a_job_whose_commit_cannot_be_read_is_listed_by_its_name() -> None:
+    store = memory_store()
+    damaged = store_job(store, at(timedelta(hours=1)), name="sort-bam")
+    put(store, LAYOUT.job(damaged).commit, b"{}")
+
+    (row,) = listed(store, name="sort-*")
+
+    assert (row.job_id, row.name, row.state) == (damaged, "sort-bam", None)
+    assert row.problem is not None
+    assert listed(store, name="align-*") == []
+
+
 @pytest.mark.parametrize("seen", [COMPLETE, GONE], ids=["complete", "gone"])
 def test_a_job_that_is_over_has_no_outcome_before_its_commit(seen: Observation) -> None:
     store = memory_store()

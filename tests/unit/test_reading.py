@@ -89,3 +89,11 @@ def test_a_directory_that_may_only_be_passed_is_passed(root: Path) -> None:
         assert _read(open_beneath(str(root), f"{root}/a/b/file")) == b"root"
     finally:
         (root / "a").chmod(0o755)
+
+
+def test_a_file_that_hides_its_bytes_is_refused() -> None:
+    """It would be staged as an empty one."""
+    file, _ = look_again("/proc/version", "/proc")
+
+    with pytest.raises(UnsupportedError, match="bytes but no size"), OpenFile(file):
+        pass

@@ -197,6 +197,15 @@ def test_setuid_setgid_and_sticky_bits_are_dropped_with_one_warning(tmp_path: Pa
     assert "2 others" in warning
 
 
+def test_a_directory_that_inherited_setgid_is_nothing_to_tell(tmp_path: Path) -> None:
+    """A pod's fsGroup gives the bit to its volumes, and so to all that a tool makes there."""
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree").chmod(0o2755)
+    tree = scan("tree", str(tmp_path / "tree"))
+    assert [entry.mode for entry in tree.entries] == [0o755]
+    assert tree.warnings == ()
+
+
 def test_hard_links_are_files_of_their_own(tmp_path: Path) -> None:
     (tmp_path / "a").write_text("x")
     (tmp_path / "b").hardlink_to(tmp_path / "a")

@@ -439,6 +439,15 @@ def test_two_outputs_in_one_place_are_refused_before_the_job_runs(tmp_path: Path
         check_places(outputs, Places(tmp_path, gather_absolute=True), overwrite=True)
 
 
+def test_a_file_in_the_place_of_the_results_is_found_although_there_are_no_outputs(
+    tmp_path: Path,
+) -> None:
+    files({"file": "f"})(tmp_path)
+
+    with pytest.raises(StagingError, match="file is no directory"):
+        check_places([], Places(tmp_path / "file", gather_absolute=True), overwrite=True)
+
+
 def test_a_file_where_a_directory_is_needed_is_found_before_the_job_runs(tmp_path: Path) -> None:
     files({"file": "f"})(tmp_path)
     places = Places(tmp_path / "file" / "results", gather_absolute=True)

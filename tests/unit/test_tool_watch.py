@@ -108,6 +108,20 @@ class Leaping:
         return self._now
 
 
+def test_a_walltime_of_months_can_be_waited_for(pod: Pod) -> None:
+    """A pause of more milliseconds than fit into a C int ended the stager."""
+    watch, shim = pod.watch(walltime_s=90 * 86400.0, start_timeout_s=90 * 86400)
+
+    def end() -> None:
+        shim.start(b"started\n", b"exit 0 - -\n")
+        shim.leave_code("0")
+        shim.hang_up()
+
+    in_thread(end)
+
+    assert watch.wait().exit_code == 0
+
+
 @pytest.mark.parametrize(
     ("line", "end"),
     [

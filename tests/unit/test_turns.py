@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection
+from dataclasses import replace
 
 import pytest
 from attempts import memory_store, put
@@ -11,7 +12,7 @@ from memory_store import MemoryStore
 from samples import STORE, spec
 
 from s3runner.cluster.protocol import JobObject, Observation
-from s3runner.errors import ClusterRefusedError
+from s3runner.errors import ClusterRefusedError, SettingsError
 from s3runner.model import Destination, Job, Outcome
 from s3runner.runner.cancel import cancel
 from s3runner.runner.creation import newest_generation
@@ -185,6 +186,34 @@ def test_a_job_that_cannot_be_read_or_made_holds_up_no_other() -> None:
     assert (made(cluster), waiting(store)) == ([YOUNG], [OLD, MIDDLE])
     with pytest.raises(ClusterRefusedError):
         come_by(head, middle)
+
+
+def test_a_job_that_this_head_would_make_otherwise_waits_for_its_own() -> None:
+    """The directories that every pod sees are those of the head's settings, not of the spec."""
+    store, cluster = memory_store(), Slots()
+    young, with_refs = stage(store, YOUNG), replace(SPOT, read_only=("/refs",))
+    stage(store, OLD)
+    put(store, LAYOUT.job(OLD).spec, spec(job_id=OLD, destination=with_refs).dump())
+    head = head_of(store, cluster)
+
+    assert come_by(head, young) is None
+
+    assert (made(cluster), waiting(store)) == ([YOUNG], [OLD])
+    cluster.running.clear()
+    again = stage(store, MIDDLE)
+    assert come_by(replace(head, destination=with_refs), again) is None
+    assert made(cluster) == [YOUNG, OLD, MIDDLE]
+
+
+def test_a_job_that_no_job_object_can_express_holds_up_no_other() -> None:
+    store, cluster = memory_store(), Slots("a")
+    young, old = stage(store, YOUNG), stage(store, OLD, env={"S3RUNNER_JOB_ID": "mine"})
+    with pytest.raises(SettingsError):
+        come_by(head_of(store, Slots()), old)
+
+    assert come_by(head_of(store, cluster), young) is None
+
+    assert made(cluster) == [YOUNG]
 
 
 def test_jobs_of_another_destination_or_cluster_are_not_in_the_queue() -> None:

@@ -79,6 +79,11 @@ class KubernetesCluster:
         """
         return self._connection.identity
 
+    @property
+    def calls(self) -> Mapping[tuple[str, str], int]:
+        """How often the API was asked so far, by verb and resource."""
+        return self._connection.calls
+
     def caveats(self, job: JobObject) -> list[str]:
         """Return what the cluster warns of when it is asked whether it would take the Job.
 
@@ -173,8 +178,8 @@ class KubernetesCluster:
     def _await_lists(self) -> None:
         """Return when both lists have come once. Raises the error that keeps them away.
 
-        One that trying again does not help ends the wait at once; later, when there is something to
-        answer from, such an error has to last as long as a call is tried.
+        One that trying again does not help ends the wait at once. Of a watch that has worked such
+        an error has to last as long as a call is tried: there is something to answer from.
         """
         server = self._connection.identity.get("server", "the API server")
         self._start()
@@ -184,9 +189,9 @@ class KubernetesCluster:
             while True:
                 is_synced = self._jobs.is_synced and self._pods.is_synced
                 left_s = end_s - clock()
-                for resource in (JOBS, PODS):
-                    lasted_s, error = self._health.failure(resource.plural)
-                    patience_s = budget_s if is_synced else 0.0
+                for watch in self._watches:
+                    lasted_s, error = self._health.failure(watch.resource.plural)
+                    patience_s = budget_s if watch.has_followed else 0.0
                     if error is not None and not error.temporary and lasted_s >= patience_s:
                         raise error
                     if error is not None and not is_synced and left_s <= 0:

@@ -7,8 +7,10 @@ sparingly, and never needed: without the right to list events all else works.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 
+from s3runner.cluster.job_rules import epoch_s
 from s3runner.cluster.kubernetes.calls import EVENTS, Call
 from s3runner.cluster.kubernetes.transport import Connection
 from s3runner.cluster.protocol import JobObject
@@ -52,7 +54,10 @@ class Complaints:
             return False
         now_s = self._clock()
         with self._lock:
-            waited_s = now_s - self._since.setdefault(uid, now_s)
+            # who looks once, as `status` does, goes by the Job's age; a clock that is off costs a
+            # call more, or 15 s
+            before_s = min(_age_s(job), _ASK_AFTER_S[0])
+            waited_s = now_s - self._since.setdefault(uid, now_s - before_s)
             asked = self._asked.get(uid, 0)
             is_due = asked < len(_ASK_AFTER_S) and waited_s >= _ASK_AFTER_S[asked]
             if is_due:
@@ -64,6 +69,11 @@ class Complaints:
     def _forget(self, uid: str) -> None:
         for known in (self._since, self._asked, self._heard):
             known.pop(uid, None)
+
+
+def _age_s(job: JobObject) -> float:
+    made = job["metadata"].get("creationTimestamp")
+    return 0.0 if made is None else max(0.0, time.time() - epoch_s(made))
 
 
 def _time_of(event: JobObject) -> str:

@@ -38,6 +38,9 @@ def create(connection: Connection, job: JobObject) -> JobObject:
             target=f"{name} in namespace {connection.namespace}",
             hint=f"kubectl describe job {name} --namespace {connection.namespace}",
         )
+    if "deletionTimestamp" in there["metadata"]:
+        # adopted it would vanish, and its name is free soon
+        raise ClusterUnavailableError("a Job of this name is still being deleted", target=name)
     return there
 
 

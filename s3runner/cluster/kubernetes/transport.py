@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import ipaddress
 import json
 import os
 import re
@@ -19,7 +20,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import urlencode, urlsplit
 
 import urllib3
 import yaml
@@ -266,7 +267,21 @@ def _load(place: Place) -> _Session:
             f"no way to a Kubernetes cluster: {_first_line(error)}",
             hint="`kubectl config get-contexts` shows what there is",
         ) from error
-    return _Session(configuration, RESTClientObject(configuration).pool_manager, identity)
+    pool = RESTClientObject(configuration).pool_manager
+    pool.connection_pool_kw["ssl_context"] = _tls(is_checked=configuration.verify_ssl)
+    return _Session(configuration, pool, identity)
+
+
+def _tls(*, is_checked: bool) -> ssl.SSLContext:
+    """Return a context that takes the certificates kubectl takes; CA and keys are added to it.
+
+    From Python 3.13 on the default refuses one without an Authority Key Identifier, which those of
+    older clusters lack.
+    """
+    mode = ssl.CERT_REQUIRED if is_checked else ssl.CERT_NONE
+    context = urllib3.util.ssl_.create_urllib3_context(cert_reqs=mode)
+    context.verify_flags &= ~ssl.VERIFY_X509_STRICT
+    return context
 
 
 def _is_in_cluster(place: Place) -> bool:
@@ -310,6 +325,9 @@ def _load_kubeconfig(configuration: Any, place: Place) -> dict[str, str]:
         config_persister=merged.save_changes,
     )
     loader.load_and_set(configuration)
+    if "proxy" not in vars(loader) and _is_this_machine(str(configuration.host)):
+        # as kubectl does: the environment's proxy cannot reach it
+        configuration.proxy = None
     chosen = loader.current_context
     return {
         "kind": "kubernetes",
@@ -317,6 +335,14 @@ def _load_kubeconfig(configuration: Any, place: Place) -> dict[str, str]:
         "namespace": place.namespace or str(chosen["context"].get("namespace") or "default"),
         "server": str(configuration.host),
     }
+
+
+def _is_this_machine(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 def _no_answer(error: Exception, origin: str) -> S3RunnerError:

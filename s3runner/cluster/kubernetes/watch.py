@@ -28,14 +28,14 @@ _log = logging.getLogger(__name__)
 class Rhythm:
     """The times of a watch, in seconds.
 
-    `silence_s`: a stream without a byte for so long is replaced; a server sends a bookmark a
-    minute. `life_s`: the server is asked to end a stream after it, less a random tenth, so that
+    `silence_s`: a stream without a byte for so long is replaced; a server sends a bookmark each
+    59 to 62 s. `life_s`: the server is asked to end a stream after it, less a random tenth, so that
     heads that began together come apart. A stream that lived less than `short_s` counts as a
     failure: without that a server that closes at once would be asked without end. `told_s`: how
     long an outage may last before the user hears of it.
     """
 
-    silence_s: float = 60.0
+    silence_s: float = 75.0
     life_s: float = 290.0
     short_s: float = 1.0
     first_pause_s: float = 0.2
@@ -97,12 +97,14 @@ class Watch:
         self, connection: Connection, resource: Resource, mirror: Mirror, health: Health
     ) -> None:
         self._connection = connection
-        self._resource = resource
+        self.resource = resource
         self._mirror = mirror
         self._health = health
         self._rhythm = health.rhythm
         self._version: str | None = None
         self._stream: Stream | None = None
+        self.has_followed = False
+        """Whether the API has ever let it watch."""
         self._stopped = threading.Event()
         # a daemon: the process may end while it waits for news
         self._thread = threading.Thread(
@@ -147,7 +149,7 @@ class Watch:
         else:
             return None
         if not self._stopped.is_set():
-            self._health.failed(self._resource.plural, error)
+            self._health.failed(self.resource.plural, error)
             with self._mirror.changes.condition:
                 self._mirror.changes.condition.notify_all()
         return error
@@ -156,7 +158,7 @@ class Watch:
         """List if there is no point to go on from, then follow one stream to its end."""
         if self._version is None:
             self._version = self._list()
-            self._health.answered(self._resource.plural)
+            self._health.answered(self.resource.plural)
         rhythm = self._rhythm
         query = {
             "watch": "true",
@@ -165,9 +167,10 @@ class Watch:
             "allowWatchBookmarks": "true",
             "timeoutSeconds": str(max(1, int(rhythm.life_s * (1 - rhythm.jitter() / 10)))),
         }
-        call = Call("watch", self._resource)
+        call = Call("watch", self.resource)
         self._stream = self._connection.stream(call, query, rhythm.silence_s)
-        self._health.answered(self._resource.plural)
+        self.has_followed = True
+        self._health.answered(self.resource.plural)
         if self._stopped.is_set():  # who stops us may have missed this stream
             self._stream.stop()
         for line in lines(self._stream.chunks()):
@@ -175,7 +178,7 @@ class Watch:
 
     def _list(self) -> str:
         """Put everything there is into the mirror, and return the point to watch from."""
-        found, version = list_all(self._connection, self._resource, OURS)
+        found, version = list_all(self._connection, self.resource, OURS)
         self._mirror.replace(found)
         return version
 
@@ -183,7 +186,7 @@ class Watch:
         kind, item = event["type"], event["object"]
         if kind == "ERROR":
             answer = Answer(int(item.get("code") or 500), {}, json.dumps(item).encode())
-            raise error_of(Call("watch", self._resource), self._connection.namespace, answer)
+            raise error_of(Call("watch", self.resource), self._connection.namespace, answer)
         if kind != "BOOKMARK":
             self._mirror.apply(kind, item)
         self._version = str(item["metadata"]["resourceVersion"])

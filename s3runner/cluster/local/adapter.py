@@ -91,10 +91,12 @@ class LocalCluster:
     def caveats(self, job: JobObject) -> list[str]:
         """Tell of an image that is ignored and of a sandbox that hides nothing.
 
-        Raises ClusterRefusedError for a Job that cannot run here, before anything is uploaded.
+        Raises ClusterRefusedError for a Job that cannot run here, ClusterUnavailableError where no
+        Job can be kept, before anything is uploaded.
         """
         pod = job["spec"]["template"]["spec"]
         refuse_unsupported(pod, self.sandbox)
+        self._refuse_unwritable()
         told = []
         if self.sandbox != BUBBLEWRAP:
             told.append(
@@ -124,8 +126,7 @@ class LocalCluster:
         except FileExistsError:
             return self._adopt(directory, job)
         except OSError as error:
-            msg = f"cannot write below {self._state_dir}: {error.strerror}"
-            raise ClusterUnavailableError(msg) from error
+            raise self._unwritable(error.strerror) from error
 
     def observe(self, names: Collection[str]) -> dict[str, Observation]:
         """Return what is known; a Job whose supervisor died gets another one."""
@@ -172,6 +173,22 @@ class LocalCluster:
             # to tell, or nobody
             while not _delete_now(directory) and time.monotonic() < end_s:
                 time.sleep(_POLL_S)
+
+    def _refuse_unwritable(self) -> None:
+        """Look at the directory, or at the one that it would be made in; writes nothing."""
+        jobs = self._state_dir / "jobs"
+        nearest = next(place for place in (jobs, *jobs.parents) if os.path.lexists(place))
+        if not nearest.is_dir():
+            raise self._unwritable(f"{nearest} is no directory")
+        for place in {nearest, self._state_dir} if nearest == jobs else {nearest}:
+            if not os.access(place, os.W_OK | os.X_OK):
+                raise self._unwritable(f"{place} is not writable")
+
+    def _unwritable(self, reason: str | None) -> ClusterUnavailableError:
+        return ClusterUnavailableError(
+            f"cannot write below {self._state_dir}: {reason}",
+            hint="make it writable, or name another directory with S3RUNNER_STATE_DIR",
+        )
 
     def _directory(self, name: str) -> JobDir:
         return JobDir(f"{self._state_dir}/jobs/{name}")

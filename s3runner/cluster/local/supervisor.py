@@ -93,6 +93,7 @@ class Supervisor:
             remove_job(self._directory)
         elif self._is_finished:
             remove_tree(self._directory.secrets)
+            self._directory.write("node", self._node._replace(worker_env={}).to_json())
 
     @property
     def _is_finished(self) -> bool:

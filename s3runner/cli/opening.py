@@ -1,0 +1,32 @@
+"""The runner of a verb on a job that is stored: at the job's own destination.
+
+It stands apart from the verbs because all of them have to choose the same one.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from s3runner import wiring
+from s3runner.cli.chosen import chosen_settings
+from s3runner.cli.report import Invocation
+from s3runner.errors import S3RunnerError, SettingsError
+from s3runner.runner.runner import Runner
+
+
+def open_for(
+    job_id: str, invocation: Invocation, settings_path: Path | None, destination: str | None
+) -> Runner:
+    """Return a runner for a job; `destination` is the user's word, which goes first.
+
+    Raises SettingsError, and the store's errors where the spec has to be read for it.
+    """
+    settings, name = chosen_settings(invocation, settings_path, destination)
+    try:
+        return wiring.build_for_job(settings, job_id, name, os.environ)
+    except SettingsError:
+        raise
+    except S3RunnerError as error:
+        error.during("read")
+        raise
