@@ -138,7 +138,7 @@ def test_a_bucket_that_goes_before_sync_leaves_what_is_here(
     delete_bucket(moto_server, moto_access)
 
     refuses_for_want_of_a_bucket(
-        desk.run("sync", ran.json["job_id"], "--json"), moto_access, "wait"
+        desk.run("sync", ran.json["job_id"], "--json"), moto_access, "sync"
     )
     assert (tmp_path / "x" / "o").read_text() == "1\n"
 
@@ -223,7 +223,7 @@ def test_keys_that_end_before_sync_are_named_and_new_ones_bring_the_results(
     assert desk.run("wait", waited).code == 0
     keys.end(first)
 
-    refuses_the_keys(desk.run("sync", waited, "--json"), "wait")
+    refuses_the_keys(desk.run("sync", waited, "--json"), "sync")
     assert not (tmp_path / "x").exists()
 
     again = dataclasses.replace(rgw_access, credentials=keys.make())
