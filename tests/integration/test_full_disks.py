@@ -200,7 +200,7 @@ def test_names_that_the_disk_refuses_are_named_and_the_others_arrive(desk: Desk)
     ("command", "outputs", "said", "known"),
     [
         pytest.param("echo 1 >Reads; echo 2 >reads", ["Reads", "reads"], "reads", None, id="files"),
-        pytest.param("mkdir d D; >d/x; >D/y", ["d", "D"], "d", None, id="directories"),
+        pytest.param("mkdir d D; >d/x; >D/y", ["d", "D"], "D", None, id="directories"),
         pytest.param("mkdir d; >d/ü; >d/Ü", ["d"], "d/ü", "succeeded", id="below"),
     ],
 )
