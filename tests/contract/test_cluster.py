@@ -445,7 +445,9 @@ def test_an_evicted_job_runs_again_and_costs_no_try_of_the_tool(site: Site) -> N
     if site.evict is None:
         pytest.fail("this site cannot evict")
     runner = site.runner()
-    job_id = runner.submit(make_job(site, SLOW, "out"), Heard())
+    # what a kubelet tells comes late: the tool must not end before the eviction
+    command = SLOW.replace("sleep 4", "sleep 20") if site.kind == REAL else SLOW
+    job_id = runner.submit(make_job(site, command, "out"), Heard())
     site.evict(await_begun(site, runner, job_id))
 
     heard = Heard()

@@ -189,7 +189,10 @@ def _real(directory: Path, server: Callable[[], S3Server]) -> Iterator[Site]:
         bucket=environ["S3RUNNER_TEST_BUCKET"],
         prefix=f"test-{secrets.token_hex(4)}",
         endpoint=environ["S3RUNNER_TEST_S3_ENDPOINT"],
-        insecure_http=environ["S3RUNNER_TEST_S3_ENDPOINT"].startswith("http:"),
+        insecure_http=any(
+            environ[f"S3RUNNER_TEST_S3_{name}"].startswith("http:")
+            for name in ("ENDPOINT", "POD_ENDPOINT")
+        ),
         retry_budget_s=60.0,
     )
     keys = Credentials(environ["AWS_ACCESS_KEY_ID"], environ["AWS_SECRET_ACCESS_KEY"])
