@@ -296,7 +296,9 @@ def test_term_reaches_every_process_of_the_tool(any_shim: Shim) -> None:
     catcher = "trap 'touch {0}.ended; exit 0' TERM; touch {0}; while :; do sleep 0.05; done"
     (any_shim.work / "own").write_text(catcher.format("own-session"))
     (any_shim.work / "same").write_text(catcher.format("same-session"))
-    any_shim.command("setsid sh ./own & sh ./same & wait; wait; wait; exit 5")
+    # the whole paths tell these processes from those of the same test beside this one
+    own, same = any_shim.work / "own", any_shim.work / "same"
+    any_shim.command(f"setsid sh '{own}' & sh '{same}' & wait; wait; wait; exit 5")
     any_shim.attach()
     any_shim.start(**mode(any_shim))
     any_shim.wait_file("own-session")
@@ -305,8 +307,8 @@ def test_term_reaches_every_process_of_the_tool(any_shim: Shim) -> None:
     os.kill(target, signal.SIGTERM)
     any_shim.finish()
     assert any_shim.exit_code() == "143"
-    assert (any_shim.work / "own-session.ended").exists() or not living("./own")
-    assert (any_shim.work / "same-session.ended").exists() or not living("./same")
+    assert (any_shim.work / "own-session.ended").exists() or not living(str(own))
+    assert (any_shim.work / "same-session.ended").exists() or not living(str(same))
 
 
 def test_a_tool_that_catches_term_has_its_own_code_after_it_cleaned_up(any_shim: Shim) -> None:
