@@ -123,6 +123,7 @@ class S3JobRunner(AsynchronousJobRunner):
             try:
                 kept = self.check_watched_item(state)
             except Exception:
+                # Galaxy's own code raises anything here, and its loop would stop for every job
                 log.exception("(%s) looking at the job failed; trying again", state.job_id)
                 kept = state
             if kept is not None:
