@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from command import Desk, Ran
-from waiting import wait_until
+from waiting import found_below, wait_until
 
 HOLD = "touch here; while [ ! -e go ]; do sleep 0.02; done"
 """Part of a job's command; the job wants a walltime, for a test may fail before it says so."""
@@ -20,7 +20,9 @@ def while_it_holds(
 
     def tools() -> list[Path]:
         # a pod that has ended leaves none
-        return [path.parent for path in home.rglob("here") if not (path.parent / "go").exists()]
+        return [
+            path.parent for path in found_below(home, "here") if not (path.parent / "go").exists()
+        ]
 
     with desk.start(*words, "--json", **environment) as process:
         try:

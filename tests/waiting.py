@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import fnmatch
+import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from pathlib import Path
 
-DEADLINE_S = 30
+DEADLINE_S = 120
 
 
 def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_S) -> None:
@@ -14,3 +17,18 @@ def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_S) -> 
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
+
+
+def found_below(directory: Path, pattern: str = "*") -> list[Path]:
+    """Return what lies below a directory that others change meanwhile, by its last name.
+
+    `Path.rglob` raises FileNotFoundError when a directory goes between its listing and the look
+    into it; here that one is left out.
+    """
+
+    def found() -> Iterator[Path]:
+        for where, folders, files in os.walk(directory):
+            for name in fnmatch.filter([*folders, *files], pattern):
+                yield Path(where, name)
+
+    return list(found())

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from command import Desk
 from conftest import S3Access
-from waiting import wait_until
+from waiting import found_below, wait_until
 
 SOON = {"S3RUNNER_LOCAL_BACKOFF_S": "0.1"}
 
@@ -23,7 +23,11 @@ def test_a_pod_that_died_with_its_supervisor_counts_whoever_asks(
     job = desk.write_job(name="j", command=f"until [ -e {gate}/go ]; do sleep 0.05; done")
     job_id = desk.run("submit", job, **SOON).stdout.strip()
     wait_until(lambda: desk.run("status", job_id, "--json").json["state"] == "running")
-    lock = next((tmp_path / "home").rglob(f"{job_id}-g1/lock"))
+    (lock,) = (
+        path
+        for path in found_below(tmp_path / "home", "lock")
+        if path.parent.name == f"{job_id}-g1"
+    )
     os.kill(int(lock.read_text()), signal.SIGKILL)
     (gate / "go").touch()
 

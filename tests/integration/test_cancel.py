@@ -12,7 +12,7 @@ import pytest
 from command import Desk, Ran
 from conftest import S3Access
 from gate import Gate, gate_before
-from waiting import wait_until
+from waiting import found_below, wait_until
 
 from s3runner import wiring
 from s3runner.cluster.job_object import job_object
@@ -44,8 +44,9 @@ class Scene:
 
     def stream(self, name: str = "stdout") -> bytes:
         """Return what the one tool that runs has written so far."""
-        found = list((self.desk.directory / "home").rglob(f"volumes/control/{name}"))
-        return found[0].read_bytes() if found else b""
+        found = found_below(self.desk.directory / "home", name)
+        streams = [path for path in found if path.parent.name == "control"]
+        return streams[0].read_bytes() if streams else b""
 
     def logs(self, job_id: str) -> bytes:
         ran = self.desk.run("logs", job_id)

@@ -20,7 +20,7 @@ import mortal
 import pytest
 from command import Desk, Ran
 from conftest import S3Server
-from waiting import wait_until
+from waiting import found_below, wait_until
 
 from s3runner.model import Outcome
 
@@ -28,6 +28,7 @@ Tree = dict[bytes, hostile.Seen]
 
 POINTS = 30
 AT_A_TIME = 2
+MISSED_AT_MOST = 3
 JOB = {
     "name": "mortal",
     "command": """
@@ -107,12 +108,11 @@ def check_one_end(desk: MortalDesk, job_id: str, tree: Tree) -> None:
     assert sorted(path.name for path in results.iterdir()) == [".s3runner", "out", "run_id"]
     assert not list(desk.directory.rglob(".s3runner-*"))
     cluster = desk.directory / "home/.local/state/s3runner/local"
-    wait_until(lambda: set(cluster.rglob("*")) <= {cluster / "jobs"})
+    wait_until(lambda: set(found_below(cluster)) <= {cluster / "jobs"})
 
 
 def go_on(desk: MortalDesk, words: Sequence[str], dead: Ran) -> str:
     """Do what a user does after the command died; return the id of the job that has ended."""
-    assert dead.code == -signal.SIGKILL, f"{dead.stderr}\nit came by: {desk.reached}"
     verb, what = words
     job_id = desk.find_job(dead.stderr) if verb == "run" else what
     if job_id is None:
@@ -159,23 +159,39 @@ def is_certain(point: str, verb: str) -> bool:
 
 
 def kill_at_each(directory: Path, server: S3Server, verb: str, count: int | None = None) -> None:
-    """Kill a life at `count` points spread over it, or at all, and end its job by another."""
+    """Kill a life at `count` points spread over it, or at all, and end its job by another.
+
+    A life may miss its fatal point and end well: what the supervisor did first, the head need not
+    do. Other points make up for these, and where all are tried there may be few of them.
+    """
     points, tree = record(directory / "whole", server, verb)
     count = len(points) if count is None else count
     chosen = [points[len(points) * number // count] for number in range(count)]
     assert len(set(chosen)) == count
+    spare = [point for point in points if point not in chosen]
 
-    def die_once(number: int) -> None:
-        desk = MortalDesk(directory / str(number), server)
+    def die_once(point: str) -> bool:
+        desk = MortalDesk(directory / str(points.index(point)), server)
         words = words_of(verb, desk)
-        check_one_end(desk, go_on(desk, words, desk.live(chosen[number], *words)), tree)
+        dead = desk.live(point, *words)
+        if dead.code == 0 and point not in desk.reached:
+            return False
+        assert dead.code == -signal.SIGKILL, f"{dead.stderr}\nit came by: {desk.reached}"
+        check_one_end(desk, go_on(desk, words, dead), tree)
+        return True
 
+    killed = 0
     with ThreadPoolExecutor(AT_A_TIME) as pool:
-        deaths = {chosen[number]: pool.submit(die_once, number) for number in range(count)}
-    failed = {point: death.exception() for point, death in deaths.items() if death.exception()}
-    told = f"{verb}: killed at {count} of {len(points)} points, {len(failed)} ended otherwise"
+        while chosen:
+            deaths = {point: pool.submit(die_once, point) for point in chosen}
+            failed = {point: death.exception() for point, death in deaths.items()}
+            failed = {point: error for point, error in failed.items() if error}
+            assert not failed, "\n".join(f"{point}: {error}" for point, error in failed.items())
+            killed += sum(death.result() for death in deaths.values())
+            chosen, spare = spare[: count - killed], spare[count - killed :]
+    told = f"{verb}: killed at {killed} of {len(points)} points"
     print(told)  # noqa: T201  # for who wants to know how many: pytest -s
-    assert not failed, "\n".join(f"{point}: {error}" for point, error in failed.items())
+    assert killed == count or (count == len(points) and killed >= count - MISSED_AT_MOST), told
 
 
 @pytest.mark.timeout(900)

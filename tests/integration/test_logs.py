@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from command import Desk
 from conftest import S3Access
-from waiting import wait_until
+from waiting import found_below, wait_until
 
 
 @pytest.fixture
@@ -60,7 +60,7 @@ def test_following_shows_each_byte_once_while_the_tool_runs(desk: Desk) -> None:
             assert live == b"one\n\xff"
             shown = logs(desk, job_id)
             assert (shown.returncode, shown.stdout) == (0, live)
-            next((desk.directory / "home").rglob("here")).with_name("go").touch()
+            found_below(desk.directory / "home", "here")[0].with_name("go").touch()
             rest, stderr = following.communicate(timeout=60)
         finally:
             following.kill()

@@ -16,7 +16,7 @@ from command import Desk, Ran
 from conftest import Rgw, S3Access, S3Server, bucket_client
 from holding import HOLD, while_it_holds
 from service_rule import require_program
-from waiting import wait_until
+from waiting import found_below, wait_until
 
 from s3runner.model import Credentials
 
@@ -105,7 +105,7 @@ def test_a_bucket_that_goes_before_fetch_is_named_by_pod_and_head(
     gate.open()
 
     logs = tmp_path / "home"
-    wait_until(lambda: any(b"no such bucket" in read(p) for p in logs.rglob("*fetch*")))
+    wait_until(lambda: any(b"no such bucket" in read(p) for p in found_below(logs, "*fetch*")))
     refuses_for_want_of_a_bucket(desk.run("wait", job_id, "--json"), moto_access, "wait")
 
 
