@@ -29,6 +29,7 @@ from s3runner.runner.creation import (
     was_created,
 )
 from s3runner.runner.decide import StoredResult, closing_record, first_generation, next_generation
+from s3runner.runner.early_look import EarlyLook
 from s3runner.runner.ending import describe
 from s3runner.runner.head import Head, name_cluster
 from s3runner.runner.holdup import Holdup, describe_attempt, describe_holdup
@@ -103,9 +104,10 @@ class Follower:
 
     def pause(self) -> None:
         """Return when another step may find more than the last one."""
-        awaited = self._generations.awaited if self._generations else ()
-        if awaited is not None:
-            self._head.cluster.wait(awaited, _LOOK_EVERY_S)
+        if self._generations is None:
+            self._head.cluster.wait((), _LOOK_EVERY_S)
+        elif self._generations.awaited is not None:
+            self._head.cluster.wait(self._generations.awaited, self._generations.pause_s)
 
     def _find_commit(self) -> tuple[Commit, Generation | None] | None:
         commit = self._head.read_commit(self._job_id)
@@ -140,10 +142,16 @@ class _Generations:
         # the generation whose Job this head has made, or seen
         self._noted = 0
         self._holdup = Holdup(spec.destination, clock)
+        self._early = EarlyLook(clock)
         # the Jobs that take the room this one waits for
         self._before: tuple[str, ...] | None = None
         # the Jobs whose change calls for the next look; None calls for it now
         self.awaited: tuple[str, ...] | None = None
+
+    @property
+    def pause_s(self) -> float:
+        """For how many seconds there is nothing to do, if the awaited Jobs do not change."""
+        return self._early.shorten(_LOOK_EVERY_S)
 
     def look(self) -> tuple[Commit, Generation] | None:
         """Return the job's commit and its newest record, if it has one; no Job is left then."""
@@ -212,8 +220,10 @@ class _Generations:
         job_id = self._spec.job_id
         patience = patience_of(observation)
         is_due = self._holdup.is_over(observation, patience)
+        is_early = self._early.is_due(state_of(observation))
         # at first, since a job may have been cancelled by one who could not delete its Job
-        if is_due or not self._has_looked or container_ended(observation, "stager"):
+        is_first = not self._has_looked
+        if is_due or is_first or is_early or container_ended(observation, "stager"):
             self._has_looked = True
             commit = self._head.read_commit(job_id)
             if commit is not None:

@@ -602,18 +602,46 @@ def test_each_pod_after_the_first_is_told_of_with_its_reason() -> None:
     assert heard.states == ["pending", "running", "ended"]
 
 
-def test_looking_costs_no_request_to_the_store_while_nothing_has_ended() -> None:
+def reads_while(store: MemoryStore, *names: str) -> list[tuple[str, str]]:
+    """Return what the store is asked between the first look and the last, 20 of each state."""
+    waiting = Waiting(*[observed(name) for name in names for _ in range(20)], FAILED)
+    waiting.follow(store)
+    looks = [number for number, call in enumerate(store.calls) if call[0] == "observe"]
+    return [call for call in store.calls[looks[0] : looks[-1]] if call[0] not in LOOKS]
+
+
+AT_FIRST = [("get", JOB.commit), ("put_if_absent", JOB.generation_created(1))]
+"""Has it been decided already? And that the Job is there is noted."""
+
+
+def test_looking_costs_no_request_to_the_store_while_nothing_has_begun() -> None:
     store = memory_store()
     store_job(store, destination=kubernetes(pending_timeout_s=9_999))
-    waits = ["fetching", "running", "staging-out", "unschedulable", "quota-for-pods", "suspended"]
-    waiting = Waiting(*[observed(name) for name in waits for _ in range(5)], FAILED)
 
-    waiting.follow(store)
+    assert reads_while(store, "unschedulable", "quota-for-pods", "suspended") == AT_FIRST
 
-    looks = [number for number, call in enumerate(store.calls) if call[0] == "observe"]
-    between = [call for call in store.calls[looks[0] : looks[-1]] if call[0] not in LOOKS]
-    # at the first look: has it been decided already? And that the Job is there is noted
-    assert between == [("get", JOB.commit), ("put_if_absent", JOB.generation_created(1))]
+
+def test_a_pod_that_may_have_committed_costs_five_reads_a_state() -> None:
+    store = memory_store()
+    store_job(store, destination=kubernetes())
+
+    reads = reads_while(store, "fetching", "running", "staging-out")
+
+    assert reads == AT_FIRST + 15 * [("get", JOB.commit)]
+
+
+def test_a_commit_is_found_before_the_kubelet_tells_of_the_stagers_end(tmp_path: Path) -> None:
+    store = memory_store()
+    store_job(store, outputs=())
+    attempt = open_attempt(tmp_path, store)
+    now_s = iter(range(100))
+    cluster = FakeCluster(observed("running"), meanwhile=[lambda: finish(attempt)])
+    heard = Heard()
+
+    end = wait(head_of(store, cluster), JOB_ID, heard, clock=lambda: next(now_s))
+
+    assert end.outcome is Outcome.SUCCEEDED
+    assert heard.states == ["running", "ended"]
 
 
 def test_spent_evictions_are_followed_by_other_nodes() -> None:
