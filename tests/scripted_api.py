@@ -241,7 +241,13 @@ def job(name: str, version: str = "1", condition: str = "", **more: Any) -> Json
 def pod(uid: str, of: str, version: str = "1", phase: str = "Running", **more: Any) -> JsonObject:
     """Return a pod of a Job as an API server has it."""
     owner = {"kind": "Job", "name": of, "uid": f"uid-of-{of}", "controller": True}
-    metadata = {"name": f"{of}-{uid}", "uid": uid, "resourceVersion": version, **more}
+    metadata = {
+        "name": f"{of}-{uid}",
+        "uid": uid,
+        "creationTimestamp": "2026-01-01T00:00:00Z",
+        "resourceVersion": version,
+        **more,
+    }
     return {"metadata": {**metadata, "ownerReferences": [owner]}, "status": {"phase": phase}}
 
 

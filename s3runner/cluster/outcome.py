@@ -6,6 +6,7 @@ head when to look, and what to commit when no attempt left a word.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from s3runner.cluster.job_rules import finished_condition, is_terminal, match_failure_policy
@@ -74,8 +75,31 @@ def last_pod_end(observation: Observation) -> PodEnd | None:
 
 
 def pod_end(observation: Observation, pod: JobObject) -> PodEnd:
-    """Return why one of the pods ended; see `end_of_pod`."""
-    return end_of_pod(pod, vanished=pod["metadata"]["uid"] in observation.vanished)
+    """Return why one of the pods ended or does not start; see `end_of_pod`."""
+    uid = pod["metadata"]["uid"]
+    end = end_of_pod(pod, vanished=uid in observation.vanished)
+    told = _complaint_of(observation, uid)
+    if end.outcome is not Outcome.TOOL_NEVER_STARTED or told is None:
+        return end
+    return replace(end, detail=f"no container has started: {told}")
+
+
+def is_silent(observation: Observation) -> bool:
+    """Tell whether only an event can say why the Job does not go on."""
+    if observation.job is None or is_over(observation):
+        return False
+    pod = newest_pod(observation)
+    return pod is None or pod_end(observation, pod).outcome is Outcome.TOOL_NEVER_STARTED
+
+
+def _complaint_of(observation: Observation, uid: str) -> str | None:
+    """Return the last warning about a pod."""
+    warnings = [
+        str(event.get("message") or event.get("reason")).strip()
+        for event in observation.events
+        if event.get("type") == "Warning" and event.get("involvedObject", {}).get("uid") == uid
+    ]
+    return warnings[-1] if warnings else None
 
 
 def _of_complaints(observation: Observation) -> PodEnd | None:
@@ -137,7 +161,8 @@ def reason_of(observation: Observation) -> str | None:
         return None
     if pod is not None and _another_follows(observation, pod):
         return f"the next pod is to come; the last one: {end}"
-    return None if end.outcome in _STARTING else end.detail
+    is_told = pod is not None and _complaint_of(observation, pod["metadata"]["uid"]) is not None
+    return None if end.outcome in _STARTING and not is_told else end.detail
 
 
 def container_ended(observation: Observation, name: str) -> bool:

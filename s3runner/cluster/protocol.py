@@ -23,7 +23,8 @@ class Observation:
     """What the cluster says about one Job now: `job` is None when there is none by that name.
 
     `pods` may hold, while the Job is there, some that are not there any more, each as it was last
-    seen: their UIDs stand in `vanished`. `events` say why a Job has no pod, where that is known.
+    seen: their UIDs stand in `vanished`. `events` say why a Job has no pod, or why its pod
+    does not start, where that is known.
     """
 
     job: JobObject | None

@@ -1,7 +1,7 @@
 """When to look for a commit that the cluster has not told of yet.
 
-A kubelet looks at its containers once a second, so it tells of the stager's end up to a second, and
-of a short tool's start and end up to three seconds, after the commit is stored. The commit itself is
+A kubelet looks at its containers once a second: of the stager's end it tells up to a second, and of
+a short tool's start and end up to three seconds, after the commit is stored. The commit itself is
 what the head waits for, and a read of the store costs the API server nothing.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 _AFTER_S = (0.25, 0.5, 1.0, 2.0, 4.0)
-"""Seconds from one look to the next. Five looks a state: a tool that runs for hours costs no more."""
+"""Seconds from one look to the next: five a state, so a tool that runs for hours costs no more."""
 
 _STATES = ("fetching", "running", "staging_out")
 """Those in which a pod may have committed meanwhile."""
@@ -39,7 +39,7 @@ class EarlyLook:
         return True
 
     def shorten(self, pause_s: float) -> float:
-        """Return how long the head may pause, at most `pause_s` seconds: a look may be due first."""
+        """Return how long to pause, in seconds: `pause_s`, or less if a look is due before."""
         if self._left() is None:
             return pause_s
         return min(pause_s, max(0.0, self._due_s - self._clock()))

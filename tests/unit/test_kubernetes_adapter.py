@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from observing import observed
 from scripted_api import (
     Feed,
     ScriptedApi,
@@ -649,6 +650,27 @@ def test_without_events_all_else_works(
         assert complaints.about(job("j")) == ()
 
     assert desk.api.count("list", "events") == calls
+
+
+@pytest.mark.parametrize(
+    ("name", "asked"),
+    [("volume-missing", 1), ("unschedulable", 0), ("fetching", 0), ("running", 0)],
+)
+def test_only_about_a_pod_that_does_not_start_the_events_are_asked_for(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, name: str, asked: int
+) -> None:
+    monkeypatch.setattr(f"{Complaints.__module__}._ASK_AFTER_S", (0.0, 1000.0))
+    recorded = observed(name)
+    assert recorded.job is not None
+    desk.api.on["list", "jobs"] = listing(recorded.job)
+    desk.api.on["list", "pods"] = listing(*recorded.pods)
+    desk.api.on["list", "events"] = listing(QUOTA)
+
+    seen = desk.one(recorded.job["metadata"]["name"])
+
+    assert len(seen.events) == asked
+    about = [each.query["fieldSelector"] for each in desk.api.requests if each.resource == "events"]
+    assert about == asked * [f"involvedObject.uid={recorded.pods[0]['metadata']['uid']}"]
 
 
 def test_a_suspended_job_has_no_pod_for_a_known_reason(

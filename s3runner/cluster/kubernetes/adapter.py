@@ -10,6 +10,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable, Collection, Mapping
+from dataclasses import replace
 from typing import TypeVar
 
 from s3runner.cluster.job_rules import finished_condition, is_terminal
@@ -20,6 +21,7 @@ from s3runner.cluster.kubernetes.complaints import Complaints
 from s3runner.cluster.kubernetes.mirror import Changes, Mirror, trim
 from s3runner.cluster.kubernetes.transport import Connection
 from s3runner.cluster.kubernetes.watch import Health, Rhythm, Watch, list_all
+from s3runner.cluster.outcome import is_silent, newest_pod
 from s3runner.cluster.protocol import DESTINATION_LABEL, JobObject, Observation
 from s3runner.errors import ClusterUnavailableError
 from s3runner.store.retrying import Retry
@@ -229,12 +231,14 @@ class KubernetesCluster:
             self._look_up_pods(job)
         with self._changes.condition:
             there, vanished = self._pods.of_job(name), self._pods.vanished_of_job(name)
-        return Observation(
+        seen = Observation(
             job,
             (*vanished, *there),
             vanished=frozenset(str(pod["metadata"]["uid"]) for pod in vanished),
-            events=() if there or vanished else self._complaints.about(job),
         )
+        if not is_silent(seen):
+            return seen
+        return replace(seen, events=self._complaints.about(newest_pod(seen) or job))
 
     def _are_pods_late(self, job: JobObject) -> bool:
         """Tell whether an ended Job counts pods whose end the watch does not show.

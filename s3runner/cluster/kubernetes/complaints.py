@@ -1,7 +1,8 @@
-"""Why a Job has no pod: the one thing that neither the Job nor a pod tells, only an event.
+"""What only an event tells: why a Job has no pod, or why its pod does not start.
 
-A quota for pods, or a rule of the cluster for them, refuses the Job controller, not us. Asked
-sparingly, and never needed: without the right to list events all else works.
+A quota for pods, or a rule of the cluster for them, refuses the Job controller, not us; and what a
+kubelet lacks to start a container, a volume say, stands nowhere in the pod. Asked sparingly, and
+never needed: without the right to list events all else works.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ _MOST = "50"
 
 
 class Complaints:
-    """The events about Jobs that stay without a pod: two calls a Job at most."""
+    """The events about what does not go on: two calls at most for each Job or pod."""
 
     def __init__(self, connection: Connection, clock: Callable[[], float]) -> None:
         self._connection = connection
@@ -33,10 +34,10 @@ class Complaints:
         self._heard: dict[str, tuple[JobObject, ...]] = {}
         self._may_ask = True
 
-    def about(self, job: JobObject) -> tuple[JobObject, ...]:
-        """Return the events about a Job that has no pod, the oldest first, as far as known."""
-        uid = str(job["metadata"]["uid"])
-        if self._is_due(job, uid):
+    def about(self, stuck: JobObject) -> tuple[JobObject, ...]:
+        """Return the events about a Job or a pod, the oldest first, as far as known."""
+        uid = str(stuck["metadata"]["uid"])
+        if self._is_due(stuck, uid):
             query = {"fieldSelector": f"involvedObject.uid={uid}", "limit": _MOST}
             try:
                 found = self._connection.ask(Call("list", EVENTS), query).body["items"]
@@ -49,14 +50,14 @@ class Complaints:
                     self._heard[uid] = tuple(sorted(found, key=_time_of))
         return self._heard.get(uid, ())
 
-    def _is_due(self, job: JobObject, uid: str) -> bool:
-        if (job.get("spec") or {}).get("suspend") or not self._may_ask:
+    def _is_due(self, stuck: JobObject, uid: str) -> bool:
+        if (stuck.get("spec") or {}).get("suspend") or not self._may_ask:
             return False
         now_s = self._clock()
         with self._lock:
-            # who looks once, as `status` does, goes by the Job's age; a clock that is off costs a
-            # call more, or 15 s
-            before_s = min(_age_s(job), _ASK_AFTER_S[0])
+            # who looks once, as `status` does, goes by its age; a clock that is off costs a call
+            # more, or 15 s
+            before_s = min(_age_s(stuck), _ASK_AFTER_S[0])
             waited_s = now_s - self._since.setdefault(uid, now_s - before_s)
             asked = self._asked.get(uid, 0)
             is_due = asked < len(_ASK_AFTER_S) and waited_s >= _ASK_AFTER_S[asked]
@@ -71,8 +72,8 @@ class Complaints:
             known.pop(uid, None)
 
 
-def _age_s(job: JobObject) -> float:
-    made = job["metadata"].get("creationTimestamp")
+def _age_s(stuck: JobObject) -> float:
+    made = stuck["metadata"].get("creationTimestamp")
     return 0.0 if made is None else max(0.0, time.time() - epoch_s(made))
 
 
