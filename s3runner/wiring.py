@@ -36,23 +36,40 @@ _APP = "s3runner"
 _PROXIES = ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
 
 
-def build(settings: Settings, destination_name: str | None, environ: Mapping[str, str]) -> Runner:
-    """Return a runner for one destination. Raises SettingsError; asks nothing of the store yet."""
+def build(
+    settings: Settings,
+    destination_name: str | None,
+    environ: Mapping[str, str],
+    *,
+    api_budget_s: float | None = None,
+) -> Runner:
+    """Return a runner for one destination. Raises SettingsError; asks nothing of the store yet.
+
+    `api_budget_s` is for how long a call to a Kubernetes API is tried again, where that is not for
+    as long as a job is worth.
+    """
     destination = settings.destination(destination_name)
+    credentials = find_credentials(settings.profile, environ)
+    kubeconfig = settings.kubeconfig(destination.name)
     return build_runner(
         settings.store_config(),
         destination,
+        _cluster(destination, credentials, kubeconfig, api_budget_s),
         pod_config=settings.pod_store_config(),
-        credentials=find_credentials(settings.profile, environ),
+        credentials=credentials,
         lifetimes=Lifetimes(settings.blob_ttl_s, settings.job_ttl_s),
-        kubeconfig=settings.kubeconfig(destination.name),
     )
 
 
 def build_for_job(
-    settings: Settings, job_id: str, destination_name: str | None, environ: Mapping[str, str]
+    settings: Settings,
+    job_id: str,
+    destination_name: str | None,
+    environ: Mapping[str, str],
+    *,
+    api_budget_s: float | None = None,
 ) -> Runner:
-    """Return a runner for a job's own destination, unless another one is named.
+    """Return a runner for a job's own destination, unless another one is named; see `build`.
 
     The spec tells its name only: what it is stands in the settings. Where they have none of this
     name the job is looked at from their default. Raises SettingsError, also for an unknown job id.
@@ -64,7 +81,7 @@ def build_for_job(
         store = RetryingStore(raw, Retry(budget_s=config.retry_budget_s))
         wanted = read_spec(store, config, job_id)[0].destination.name
         destination_name = wanted if wanted in names else None
-    return build(settings, destination_name, environ)
+    return build(settings, destination_name, environ, api_budget_s=api_budget_s)
 
 
 def build_collector(settings: Settings, environ: Mapping[str, str]) -> Collector:
@@ -86,13 +103,13 @@ def build_collector(settings: Settings, environ: Mapping[str, str]) -> Collector
 def build_runner(
     config: StoreConfig,
     destination: Destination,
+    cluster: Cluster,
     *,
     pod_config: StoreConfig,
     credentials: Callable[[], Credentials],
     lifetimes: Lifetimes = DEFAULT_LIFETIMES,
-    kubeconfig: str | None = None,
 ) -> Runner:
-    """Return a runner from plain values, as tests and other programs have them."""
+    """Return a runner from a cluster and plain values, as tests and other programs have them."""
     raw = ObstoreStore(config, credentials)
     retry = Retry(budget_s=config.retry_budget_s)
     layout = StoreLayout(config.prefix)
@@ -112,7 +129,7 @@ def build_runner(
             store=RetryingStore(raw, retry),
             config=config,
             pod_config=pod_config,
-            cluster=_cluster(destination, credentials, kubeconfig),
+            cluster=cluster,
             destination=destination,
             cache=DigestCache(
                 Path(platformdirs.user_cache_dir(_APP)) / "digests.sqlite", time.time_ns
@@ -137,27 +154,38 @@ def find_credentials(profile: str | None, environ: Mapping[str, str]) -> Callabl
 
 
 def kubernetes_cluster(
-    *, context: str | None = None, namespace: str | None = None, kubeconfig: str | None = None
+    *,
+    context: str | None = None,
+    namespace: str | None = None,
+    kubeconfig: str | None = None,
+    budget_s: float | None = None,
 ) -> Cluster:
     """Return the cluster that a kubeconfig's context names, or the one that this pod runs in.
 
-    None stands for what kubectl would take. Asks nothing yet.
+    None stands for what kubectl would take, and for the adapter's own budget. Asks nothing yet.
     """
     # the client takes half a second to import
     from s3runner.cluster.kubernetes.adapter import KubernetesCluster  # noqa: PLC0415
     from s3runner.cluster.kubernetes.transport import Connection, Place  # noqa: PLC0415
 
-    return KubernetesCluster(Connection(Place(context, namespace, kubeconfig)))
+    retry = None if budget_s is None else Retry(budget_s=budget_s)
+    return KubernetesCluster(Connection(Place(context, namespace, kubeconfig)), retry=retry)
 
 
 def _cluster(
-    destination: Destination, credentials: Callable[[], Credentials], kubeconfig: str | None
+    destination: Destination,
+    credentials: Callable[[], Credentials],
+    kubeconfig: str | None,
+    api_budget_s: float | None,
 ) -> Cluster:
     place = destination.kubernetes
     if place is None:
         return _local_cluster(destination, credentials)
     return kubernetes_cluster(
-        context=place.context, namespace=place.namespace, kubeconfig=kubeconfig
+        context=place.context,
+        namespace=place.namespace,
+        kubeconfig=kubeconfig,
+        budget_s=api_budget_s,
     )
 
 

@@ -1,12 +1,13 @@
 """A gate between the pods and their store: it holds up the requests that a test names.
 
 It speaks HTTP for both sides and serves as `store.pod_endpoint`. What it held is never sent on: who
-asked may be dead by the time the gate opens.
+asked may be dead by the time the gate opens. It also refuses requests, as a store that is away.
 """
 
 from __future__ import annotations
 
 import http.client
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,6 +15,21 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import urlsplit
 
 _HOP_BY_HOP = {"connection", "keep-alive", "transfer-encoding"}
+
+
+class Requests:
+    """Requests that contain a pattern, such as `^GET .*/out/`; `seen` once there was one."""
+
+    def __init__(self, pattern: str) -> None:
+        self._pattern = re.compile(pattern)
+        self.seen = threading.Event()
+
+    def __call__(self, request: str) -> bool:
+        """Tell whether a request is one of these."""
+        is_one = self._pattern.search(request) is not None
+        if is_one:
+            self.seen.set()
+        return is_one
 
 
 class Gate:
@@ -25,22 +41,31 @@ class Gate:
         self.held = threading.Event()
         self._open = threading.Event()
         self._holds: Callable[[str], bool] = lambda _: False
+        self._refuses: Callable[[str], bool] = lambda _: False
 
     def hold(self, which: Callable[[str], bool]) -> None:
         """Let these requests wait from now on, until `open`."""
+        self.held, self._open = threading.Event(), threading.Event()
         self._holds = which
 
+    def refuse(self, which: Callable[[str], bool]) -> None:
+        """Close the connections of these requests from now on, until `open`."""
+        self._refuses = which
+
     def open(self) -> None:
-        """Hold nothing any more; whatever was held is dropped."""
-        self._holds = lambda _: False
+        """Hold and refuse nothing any more; whatever was held is dropped."""
+        self._holds = self._refuses = lambda _: False
         self._open.set()
 
     def lets_pass(self, request: str) -> bool:
         """Return at once for most requests; False, when the gate opens, for one that was held."""
+        opened = self._open
+        if self._refuses(request):
+            return False
         if not self._holds(request):
             return True
         self.held.set()
-        self._open.wait()
+        opened.wait()
         return False
 
 

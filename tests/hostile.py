@@ -183,6 +183,11 @@ def _socket(path: Path) -> None:
         here.close()
 
 
+def _sparse(path: Path, size: int) -> None:
+    path.touch()
+    os.truncate(path, size)
+
+
 def _over_a_link(path: Path) -> None:
     (path.parent / "inner").mkdir()
     (path.parent / "inner" / "up").symlink_to("..")
@@ -203,6 +208,9 @@ REFUSED: Mapping[str, Refused] = {
     "a link out over another link": Refused(_over_a_link, says="leads out"),
     "a link out over what is not there": Refused(
         lambda path: path.symlink_to("gone/../../out"), says="leads out"
+    ),
+    "a file that no store takes": Refused(
+        lambda path: _sparse(path, 5 * 1024**4 + 1), says="5497558138881 bytes"
     ),
 }
 """What stands as `bad` in a directory, by what it is."""

@@ -11,12 +11,14 @@ from pathlib import Path
 DEADLINE_S = 120
 
 
-def wait_until(condition: Callable[[], object], seconds: float = DEADLINE_S) -> None:
+def wait_until(
+    condition: Callable[[], object], seconds: float = DEADLINE_S, *, every_s: float = 0.01
+) -> None:
     """Return when something is so; fail when it takes too long."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited too long"
-        time.sleep(0.01)
+        time.sleep(every_s)
 
 
 def found_below(directory: Path, pattern: str = "*") -> list[Path]:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
 from pathlib import Path
 
 import click
 
 from s3runner import wiring
+from s3runner.cli.opening import QUESTION_S
 from s3runner.cli.options import destination_option, json_option, settings_option
-from s3runner.cli.rendering import error_lines, show_age
+from s3runner.cli.rendering import cluster_lines, error_lines, show_age
 from s3runner.cli.report import Invocation
-from s3runner.errors import printable
+from s3runner.errors import ClusterUnavailableError, S3RunnerError, printable
 from s3runner.runner.queries import JobRow, Wanted
 from s3runner.runner.report import STATES
 from s3runner.settings import load_settings
@@ -69,12 +70,12 @@ def command(  # noqa: PLR0913  # click passes an argument for each flag
         after=_ago(now, newer_than),
         before=_ago(now, older_than),
     )
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    settings = load_settings(settings_path)
+    runner = wiring.build(settings, destination, os.environ, api_budget_s=QUESTION_S)
     rows = runner.list_jobs(wanted)
     invocation.document = {"jobs": [row.to_json() for row in rows]}
-    for row in rows:
-        for line in error_lines(row.problem) if row.problem is not None else ():
-            click.echo(line, err=True)
+    for line in _problem_lines([row.problem for row in rows if row.problem is not None]):
+        click.echo(line, err=True)
     if rows and not invocation.wants_json:
         for line in table(rows, now):
             click.echo(line)
@@ -90,15 +91,29 @@ def table(rows: Sequence[JobRow], now: datetime) -> list[str]:
     ]
 
 
+def _problem_lines(problems: Sequence[S3RunnerError]) -> Iterator[str]:
+    """Yield what is wrong with single jobs, then that a cluster did not answer for any."""
+    for problem in problems:
+        if not isinstance(problem, ClusterUnavailableError):
+            yield from error_lines(problem)
+    yield from cluster_lines(problems)
+
+
 def _cells(row: JobRow, now: datetime) -> tuple[str, ...]:
-    unknown = "elsewhere" if row.problem is None else "unreadable"
     return (
         printable(row.job_id),
         printable(row.name or "-"),
-        row.state or unknown,
+        row.state or _unknown(row),
         row.outcome.value if row.outcome is not None else "-",
         show_age((now - row.created).total_seconds()) if row.created is not None else "-",
     )
+
+
+def _unknown(row: JobRow) -> str:
+    """Say why a job has no state here."""
+    if row.problem is None:
+        return "elsewhere"
+    return "unknown" if isinstance(row.problem, ClusterUnavailableError) else "unreadable"
 
 
 def _ago(now: datetime, seconds: float | None) -> datetime | None:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import contextlib
 import gc
 import importlib
+import logging
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -16,7 +18,7 @@ from collections.abc import Sequence
 import click
 
 from s3runner import __version__
-from s3runner.cli.rendering import error_lines
+from s3runner.cli.rendering import LogLines, error_lines
 from s3runner.cli.report import InterruptedByUserError, Invocation
 from s3runner.errors import S3RunnerError, SettingsError
 from s3runner.nearest import did_you_mean
@@ -87,9 +89,21 @@ def main() -> None:
     """Run the command line and exit: 0, 1 (the job's outcome), 2 (usage), 3 (our failure)."""
     # What a start imports stays: the collector need not search it on the way, nor at the exit.
     gc.set_threshold(_ALLOCATIONS_A_COLLECTION)
+    logging.getLogger("s3runner").addHandler(LogLines())
+    _take_term_for_ctrl_c()
     code = run_command_line(sys.argv[1:])
     gc.freeze()
     sys.exit(code)
+
+
+def _take_term_for_ctrl_c() -> None:
+    """Let TERM say what goes on without us, and clear up; the default action just ends us.
+
+    One that comes before this ends a process that has done nothing yet. Who ignores it, as `nohup`
+    ignores HUP, is left alone: so does Python with INT.
+    """
+    if signal.getsignal(signal.SIGTERM) is signal.SIG_DFL:
+        signal.signal(signal.SIGTERM, signal.default_int_handler)
 
 
 def run_command_line(arguments: Sequence[str]) -> int:

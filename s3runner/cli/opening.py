@@ -14,17 +14,26 @@ from s3runner.cli.report import Invocation
 from s3runner.errors import S3RunnerError, SettingsError
 from s3runner.runner.runner import Runner
 
+QUESTION_S = 20.0
+"""How long a verb that only asks tries to reach a cluster, before it tells what the store knows."""
+
 
 def open_for(
-    job_id: str, invocation: Invocation, settings_path: Path | None, destination: str | None
+    job_id: str,
+    invocation: Invocation,
+    settings_path: Path | None,
+    destination: str | None,
+    *,
+    api_budget_s: float | None = None,
 ) -> Runner:
     """Return a runner for a job; `destination` is the user's word, which goes first.
 
-    Raises SettingsError, and the store's errors where the spec has to be read for it.
+    `api_budget_s` is that of `wiring.build`. Raises SettingsError, and the store's errors where the
+    spec has to be read for it.
     """
     settings, name = chosen_settings(invocation, settings_path, destination)
     try:
-        return wiring.build_for_job(settings, job_id, name, os.environ)
+        return wiring.build_for_job(settings, job_id, name, os.environ, api_budget_s=api_budget_s)
     except SettingsError:
         raise
     except S3RunnerError as error:

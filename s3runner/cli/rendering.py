@@ -6,16 +6,25 @@ from a file, a store or a tool is escaped here, at the latest.
 
 from __future__ import annotations
 
+import contextlib
 import io
+import logging
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TextIO
 
-from s3runner.errors import S3RunnerError, SettingsError, StagingError, printable
+from s3runner.errors import (
+    ClusterUnavailableError,
+    S3RunnerError,
+    SettingsError,
+    StagingError,
+    printable,
+)
 from s3runner.model import Outcome, Phase
 from s3runner.runner.report import PHASES, JobEnd, JobReport, PlanReport
 
@@ -70,6 +79,17 @@ def error_lines(error: S3RunnerError) -> list[str]:
         hints[failure.hint] = None
     shown = (f"hint: {hint}".splitlines() for hint in hints if hint)
     return [*lines, *(printable(line) for hint in shown for line in hint)]
+
+
+def cluster_lines(problems: Iterable[S3RunnerError | None]) -> list[str]:
+    """Return a warning for each time that a cluster was asked in vain, whatever jobs it was for."""
+    found = {
+        f"s3runner: warning: the cluster did not answer: {printable(str(problem))} "
+        f"[E{problem.code}]"
+        for problem in problems
+        if isinstance(problem, ClusterUnavailableError)
+    }
+    return sorted(found)
 
 
 def end_lines(report: JobReport) -> list[str]:
@@ -154,6 +174,19 @@ def tail_of(path: Path) -> list[str]:
     # What a carriage return has overwritten was not to be read.
     shown = [line.rstrip("\r").rpartition("\r")[2].expandtabs() for line in lines]
     return [printable(line) for line in shown[-TAIL_LINES:]] if data.strip() else []
+
+
+class LogLines(logging.Handler):
+    """Prints what the layers below log like every other line on stderr.
+
+    The stream is looked up each time: while bars are shown it is theirs, and prints above them.
+    """
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Print a line. One that nobody can read is lost, and ends nothing."""
+        with contextlib.suppress(OSError, ValueError):
+            sys.stderr.write(f"s3runner: {printable(record.getMessage())}\n")
+            sys.stderr.flush()
 
 
 class PlainLines:

@@ -10,14 +10,14 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
-from s3runner.cli.opening import open_for
+from s3runner.cli.opening import QUESTION_S, open_for
 from s3runner.cli.options import (
     destination_option,
     job_ids_argument,
     json_option,
     settings_option,
 )
-from s3runner.cli.rendering import show_age, show_count
+from s3runner.cli.rendering import cluster_lines, show_age, show_count
 from s3runner.cli.report import Invocation
 from s3runner.errors import printable
 from s3runner.runner.queries import JobStatus
@@ -41,16 +41,22 @@ def command(
     """Show what is known of jobs now: state, outcome, attempts.
 
     Changes nothing and waits for nothing. A job that runs on another cluster than the
-    destination's is known from the store alone. Exits 0 whatever the jobs' outcomes are.
+    destination's, or on one that does not answer, is known from the store alone. Exits 0 whatever
+    the jobs' outcomes are.
     """
     if len(job_ids) == 1:
-        runner = open_for(job_ids[0], invocation, settings_path, destination)
+        runner = open_for(
+            job_ids[0], invocation, settings_path, destination, api_budget_s=QUESTION_S
+        )
     else:
         invocation.settings = settings_path
-        runner = wiring.build(load_settings(settings_path), destination, os.environ)
+        settings = load_settings(settings_path)
+        runner = wiring.build(settings, destination, os.environ, api_budget_s=QUESTION_S)
     found = runner.look_up(job_ids)
     documents = [status.to_json() for status in found]
     invocation.document = documents[0] if len(documents) == 1 else {"jobs": documents}
+    for line in cluster_lines(status.row.problem for status in found):
+        click.echo(line, err=True)
     if not invocation.wants_json:
         now = datetime.now(timezone.utc)
         for status in found:
@@ -75,6 +81,8 @@ def _state(status: JobStatus, now: datetime) -> Iterator[str]:
         yield from [f"{age} ago"] if age else []
     elif state == "ended":
         yield f"ended, but not decided: s3runner wait {row.job_id} goes on with it"
+    elif state is None and row.problem is not None:
+        yield "unknown: its cluster did not answer"
     elif state is None:
         yield "unknown here: it runs on another cluster"
     else:

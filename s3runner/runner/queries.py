@@ -14,7 +14,13 @@ from typing import Any
 
 from s3runner.cluster.outcome import count_pods, is_over, reason_of, since_of, state_of
 from s3runner.cluster.protocol import Observation
-from s3runner.errors import ObjectNotFoundError, S3RunnerError, SettingsError, SpecError
+from s3runner.errors import (
+    ClusterUnavailableError,
+    ObjectNotFoundError,
+    S3RunnerError,
+    SettingsError,
+    SpecError,
+)
 from s3runner.model import Outcome, code_of
 from s3runner.runner.creation import newest_generation, was_created
 from s3runner.runner.decide import count_causes, evictions_so_far
@@ -33,8 +39,8 @@ class JobRow:
     """One job in a list.
 
     `state` is one of STATES, or None: only its own cluster could tell, or (`problem`) its documents
-    cannot be read. `ended` without an outcome means that no pod runs any more and no head has
-    decided yet. `created` is by the clock of the head that submitted it.
+    cannot be read, or its cluster did not answer. `ended` without an outcome means that no pod runs
+    any more and no head has decided yet. `created` is by the clock of the head that submitted it.
     """
 
     job_id: str
@@ -80,15 +86,16 @@ class JobStatus:
 
     def to_json(self) -> dict[str, Any]:
         """Return the object of `status --json`: that of every verb, and the job's state."""
-        report = JobReport(job_id=self.row.job_id, end=self.end).to_json()
+        row = self.row
+        report = JobReport(job_id=row.job_id, end=self.end, failure=row.problem).to_json()
         return {
             **report,
             "attempts": self.attempts,
             "generation": self.generation,
-            "name": self.row.name,
-            "state": self.row.state,
+            "name": row.name,
+            "state": row.state,
             "since": _show_time(self.since),
-            "created": _show_time(self.row.created),
+            "created": _show_time(row.created),
             "spent": dict(self.spent),
             "waiting": str(self.room) if self.room is not None else self.reason,
         }
@@ -128,16 +135,16 @@ def list_jobs(head: Head, wanted: Wanted) -> list[JobRow]:
 
     One listing of names, whatever lies below them, then two to four requests for each job that the
     time in its id does not rule out. A job whose documents cannot be read is in the list unless a
-    state was asked for, or a name where the spec is what cannot be read; what is no job at all
-    never is.
+    state was asked for, or a name where the spec is what cannot be read; one whose cluster does not
+    answer may be in any state. What is no job at all is never in the list.
     """
     found = head.store.list_folders(head.layout.jobs_prefix)
     ids = [job_id for job_id in found if _may_be_of_age(job_id, wanted)]
     known = [job for job in run_all("list", [_Look(head, i, wanted) for i in ids]) if job]
-    seen = _observe(head, known)
+    known, seen = _observe(head, known)
     settled = run_all("list", [_Settle(head, job, seen.get(job.job_id)) for job in known])
     rows = [_row(*item) for item in settled]
-    shown = [row for row in rows if wanted.takes_state(row.state)]
+    shown = [row for row in rows if wanted.takes_state(row.state) or _is_unseen(row.problem)]
     epoch = datetime.fromtimestamp(0, timezone.utc)
     return sorted(shown, key=lambda row: (row.created or epoch, row.job_id), reverse=True)
 
@@ -145,16 +152,19 @@ def list_jobs(head: Head, wanted: Wanted) -> list[JobRow]:
 def look_up(head: Head, job_ids: Sequence[str]) -> list[JobStatus]:
     """Return what is known of these jobs, in this order.
 
-    Raises SettingsError that names every unknown id, SpecError or StagingError for documents that
-    cannot be read.
+    Of jobs whose cluster does not answer that is what the store has, and the `problem`. Raises
+    SettingsError that names every unknown id, SpecError or StagingError for documents that cannot
+    be read.
     """
     found = run_all("status", [_Find(head, job_id) for job_id in job_ids])
     unknown = [job for job in found if isinstance(job, SettingsError)]
     if unknown:
         raise SettingsError("\n".join(error.reason for error in unknown))
     known = [job for job in found if isinstance(job, _Known)]
-    seen = _observe(head, known)
-    return run_all("status", [_Describe(head, job, seen.get(job.job_id)) for job in known])
+    known, seen = _observe(head, known)
+    away = next((job.problem for job in known if job.problem), None)
+    asks = [_Describe(head, job, seen.get(job.job_id), away) for job in known]
+    return run_all("status", asks)
 
 
 def born(job_id: str) -> datetime | None:
@@ -169,7 +179,7 @@ def born(job_id: str) -> datetime | None:
 
 @dataclass(frozen=True, slots=True)
 class _Known:
-    """What the store has of a job. `here` tells whether this head's cluster runs it.
+    """What the store has of a job. `here` tells whether this head's cluster runs it, and shows it.
 
     `spec` is kept of jobs that somebody named: a list may be of very many.
     """
@@ -188,6 +198,10 @@ class _Known:
         """Return a job as its spec alone shows it."""
         created = born(spec.job_id) or _read_time(spec.created)
         return cls(spec.job_id, spec.name, created, head.runs(spec))
+
+    def unseen(self, error: S3RunnerError) -> _Known:
+        """Return the job as it is known when its cluster does not answer."""
+        return replace(self, here=False, problem=error)
 
 
 @dataclass(frozen=True, slots=True)
@@ -244,7 +258,7 @@ class _Find:
 
 @dataclass(frozen=True, slots=True)
 class _Settle:
-    """A job with its state. The commit is read again where the cluster says that the end came."""
+    """A job with its state. The commit is read again after a wait in vain, or the Job's end."""
 
     head: Head
     job: _Known
@@ -252,7 +266,8 @@ class _Settle:
 
     def __call__(self) -> tuple[_Known, str | None]:
         job = self.job
-        if job.commit is None and self.seen is not None and is_over(self.seen):
+        is_over_here = self.seen is not None and is_over(self.seen)
+        if job.commit is None and (is_over_here or _is_unseen(job.problem)):
             job = replace(job, commit=self.head.read_commit(job.job_id))
         return job, self._state(job)
 
@@ -279,9 +294,13 @@ class _Describe:
     head: Head
     job: _Known
     seen: Observation | None
+    away: S3RunnerError | None
 
     def __call__(self) -> JobStatus:
         job, state = _Settle(self.head, self.job, self.seen)()
+        room = None
+        if state == "staged":
+            job, room = self._find_room(job)
         keys = self.head.layout.job(job.job_id)
         record, commit = job.generation, job.commit
         seen = self.seen or _NOTHING_SEEN
@@ -297,9 +316,20 @@ class _Describe:
             attempts=end.attempts if end is not None else self._count_so_far(seen),
             generation=_number(commit, record),
             spent=count_causes(record.spent, evictions_so_far(seen)) if record is not None else {},
-            room=count_active(self.head, job.spec) if state == "staged" and job.spec else None,
+            room=room,
             reason=reason_of(seen) if state in ("queued", "pending") else None,
         )
+
+    def _find_room(self, job: _Known) -> tuple[_Known, Room | None]:
+        """Ask how full the job's destination is, unless the cluster was asked in vain just now."""
+        if job.spec is None or job.spec.destination.max_active is None:
+            return job, None
+        if self.away is not None:
+            return replace(job, problem=self.away), None
+        try:
+            return job, count_active(self.head, job.spec)
+        except ClusterUnavailableError as error:
+            return replace(job, problem=error), None
 
     def _count_so_far(self, seen: Observation) -> int:
         """Return how many pods the cluster shows or counts, and how many have stored something."""
@@ -322,20 +352,31 @@ def _number(commit: Commit | None, record: Generation | None) -> int:
     return record.end.generation if record.end is not None else record.number
 
 
-def _observe(head: Head, jobs: Sequence[_Known]) -> dict[str, Observation]:
-    """Ask the cluster once for all jobs that it may still run."""
+def _observe(head: Head, jobs: list[_Known]) -> tuple[list[_Known], dict[str, Observation]]:
+    """Ask the cluster once for all jobs that it may still run; return what it shows of them.
+
+    If it does not answer, the jobs come back with that as the problem of those it was asked for.
+    """
     names = {
         job.job_id: job.generation.job_name
         for job in jobs
         if job.here and job.commit is None and job.generation and job.generation.end is None
     }
-    seen = head.cluster.observe(list(names.values())) if names else {}
-    return {job_id: seen[name] for job_id, name in names.items()}
+    try:
+        seen = head.cluster.observe(list(names.values())) if names else {}
+    except ClusterUnavailableError as error:
+        return [job.unseen(error) if job.job_id in names else job for job in jobs], {}
+    return jobs, {job_id: seen[name] for job_id, name in names.items()}
+
+
+def _is_unseen(problem: S3RunnerError | None) -> bool:
+    return isinstance(problem, ClusterUnavailableError)
 
 
 def _row(job: _Known, state: str | None) -> JobRow:
-    outcome = job.commit.outcome if job.commit is not None else None
-    return JobRow(job.job_id, job.name, state, outcome, job.created, job.problem)
+    if job.commit is None:
+        return JobRow(job.job_id, job.name, state, None, job.created, job.problem)
+    return JobRow(job.job_id, job.name, state, job.commit.outcome, job.created)
 
 
 def _may_be_of_age(job_id: str, wanted: Wanted) -> bool:

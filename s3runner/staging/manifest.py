@@ -28,7 +28,7 @@ MAX_DOCUMENT = 256 * 1024**2
 DAMAGE_HINT = "somebody else writes below this prefix, or something changes bytes on the way"
 
 _INT64 = 2**63 - 1
-_MAX_SIZE = 5 * 1024**4
+MAX_SIZE = 5 * 1024**4
 """S3's limit for one object, in bytes."""
 
 
@@ -196,7 +196,7 @@ def path_problem(path: str) -> str:
 
 
 def _load_pack(fields: _Fields) -> Pack:
-    size = fields.integer("size", 0, _MAX_SIZE)
+    size = fields.integer("size", 0, MAX_SIZE)
     digest, parts = _load_digest(fields, size)
     pack = Pack(fields.text("key"), size, digest, parts)
     fields.no_others()
@@ -219,7 +219,7 @@ def _load_entry(fields: _Fields, packs: Mapping[str, Pack]) -> Entry:
             raise fields.problem("target", "empty, or with a NUL byte")
         entry = Entry(path, Kind.SYMLINK, mode, mtime_ns, target=target)
     elif kind == Kind.FILE.value:
-        size = fields.integer("size", 0, _MAX_SIZE)
+        size = fields.integer("size", 0, MAX_SIZE)
         at = _load_at(fields.object("at"), size, packs)
         digest, parts = _load_digest(fields, size, unread=at.etag is not None or at.url is not None)
         entry = Entry(path, Kind.FILE, mode, mtime_ns, size, digest, parts, at=at)
@@ -343,7 +343,7 @@ class _Fields:
         return value
 
     def optional_integer(self, name: str) -> int | None:
-        return self.integer(name, 0, _MAX_SIZE) if name in self.values else None
+        return self.integer(name, 0, MAX_SIZE) if name in self.values else None
 
     def object(self, name: str) -> _Fields:
         return _Fields(self._get(name), self.origin, f"{self.where}.{name}")

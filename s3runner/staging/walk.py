@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from s3runner.errors import InputError, S3RunnerError, UnsupportedError
 from s3runner.model import Entry, Kind
 from s3runner.staging.links import escaping_links
+from s3runner.staging.manifest import MAX_SIZE
 from s3runner.staging.reading import open_beneath, refuse_kind, stat_beneath, unreadable
 from s3runner.staging.tree import Identity, LocalFile
 
@@ -121,6 +122,9 @@ class Findings:
         if not os.access(name, os.R_OK, dir_fd=directory, effective_ids=effective):
             self.failures.append(InputError("cannot be read: Permission denied", source=local))
             return False
+        if found.st_size > MAX_SIZE:
+            self.failures.append(_too_large(found.st_size, local))
+            return False
         self._note_special(mode, local)
         entry = Entry(path, Kind.FILE, mode & 0o777, found.st_mtime_ns, found.st_size)
         if self._put(entry):
@@ -141,6 +145,14 @@ class Findings:
             return False
         self._added.append(entry)
         return True
+
+
+def _too_large(size: int, local: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"it has {size} bytes, and an object of S3 has {MAX_SIZE} at most",
+        source=local,
+        hint="split it",
+    )
 
 
 def _open_directory(root: str, local: str, seen: os.stat_result) -> int:

@@ -1,4 +1,4 @@
-"""Ctrl-C while files travel: the command ends soon, and says what it leaves."""
+"""Ctrl-C, or TERM, while files travel: the command ends soon, and says what it leaves."""
 
 from __future__ import annotations
 
@@ -57,8 +57,9 @@ def door() -> Iterator[ClosedDoor]:
     door.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_ctrl_c_does_not_wait_for_the_retry_budget(
-    tmp_path: Path, moto_access: S3Access, door: ClosedDoor
+    tmp_path: Path, moto_access: S3Access, door: ClosedDoor, number: signal.Signals
 ) -> None:
     config = dataclasses.replace(moto_access.config, endpoint=door.endpoint)
     desk = Desk(
@@ -71,7 +72,7 @@ def test_ctrl_c_does_not_wait_for_the_retry_budget(
         try:
             # by the fifth try of each the pauses last seconds
             door.wait_for_knocks(5 * len(inputs))
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             _, stderr = process.communicate(timeout=SOON_S)
         finally:
             process.kill()

@@ -131,7 +131,7 @@ def test_jobs_go_on_while_the_api_is_away_and_the_head_catches_up(
     assert (desk.directory / "slow" / "out.txt").read_text() == "hello\n"
     assert len(desk.keys("commit.json")) == kube.controller.pods_created == 1
     if moment != "ended":
-        assert "the cluster's API has not answered for" in heard.text
+        assert "\ns3runner: the cluster's API has not answered for" in heard.text
         kube.await_state(lambda: not kube.jobs())
     elif kube.jobs():
         assert "-g1 stays: " in heard.text
@@ -196,6 +196,36 @@ def test_wait_that_starts_while_the_api_is_away_ends_with_the_job(
 
     assert process.returncode == 0, heard.text
     assert (end["outcome"], end["attempts"]) == ("succeeded", 1)
+
+
+@pytest.mark.parametrize("away", AWAY)
+def test_status_and_list_tell_what_the_store_knows_when_the_api_never_answers(
+    kube: FakeKube, tmp_path: Path, moto_access: S3Access, away: str
+) -> None:
+    """Within seconds, though `wait` would go on for minutes: its budget is beyond the test's."""
+    desk = KubeDesk(kube, tmp_path / "desk", moto_access, budget_s=600)
+    ended = desk.submit(**SLOW)
+    assert desk.run("wait", ended).code == 0
+    kube.lack_nodes(hurdles.NO_NODE)
+    held_up = desk.submit(**SLOW)
+    AWAY[away](kube)
+    told = desk.run("status", held_up)
+    document = desk.run("status", held_up, ended, "--json")
+    listed = desk.run("list", "--state", "pending")
+
+    assert (told.code, document.code, listed.code) == (0, 0, 0), told.stderr
+    assert told.stdout == (
+        f"{held_up}  slow  unknown: its cluster did not answer (0 attempts; generation 1)\n"
+    )
+    for ran in (told, document, listed):
+        assert "s3runner: warning: the cluster did not answer: " in ran.stderr
+        assert ran.stderr.count("[E31]") == 1
+    first, second = document.json["jobs"]
+    assert (first["state"], first["code"]) == (None, 31)
+    assert (second["state"], second["outcome"], second["error"]) == ("ended", "succeeded", None)
+    assert [line.split()[:3] for line in listed.stdout.splitlines()[1:]] == [
+        [held_up, "slow", "unknown"]
+    ]
 
 
 def test_cancel_while_the_api_is_away_decides_and_is_said_again(

@@ -42,12 +42,14 @@ def test_every_missing_input_is_named_and_nothing_is_stored(desk: Desk) -> None:
 def test_a_fifo_among_the_inputs_is_refused_at_once(desk: Desk) -> None:
     (desk.directory / "d").mkdir()
     os.mkfifo(desk.directory / "d" / "pipe")
+    (desk.directory / "d" / "file").write_text("x")
 
     ran = desk.run_job(name="x", command="true", inputs={"d": "./d"})
 
     assert ran.code == 3
     assert ran.json["code"] == 25
     assert "d/pipe" in ran.stderr
+    assert desk.keys() == []
 
 
 def test_an_input_that_changes_while_it_is_staged_is_named(desk: Desk) -> None:

@@ -81,6 +81,16 @@ def test_a_synced_output_is_referred_to_where_it_lies(world: World) -> None:
     assert world.found() == [StoredAt(KEY)]
 
 
+def test_a_synced_output_that_was_moved_is_referred_to_where_it_lies(world: World) -> None:
+    """Galaxy moves outputs and sets their modes."""
+    world.store_object()
+    world.remember()
+    world.file.chmod(0o600)
+    world.file = world.file.rename(world.file.with_name("moved"))
+
+    assert world.found() == [StoredAt(KEY)]
+
+
 def test_what_was_never_synced_is_asked_nothing(world: World) -> None:
     world.store_object()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import logging
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +15,9 @@ from s3runner.cli.rendering import (
     SAY_AGAIN_S,
     SENTENCES,
     TAIL_LINES,
+    LogLines,
     PlainLines,
+    cluster_lines,
     end_lines,
     error_lines,
     listener_for,
@@ -23,8 +26,10 @@ from s3runner.cli.rendering import (
     tail_of,
 )
 from s3runner.errors import (
+    ClusterUnavailableError,
     InputError,
     SettingsError,
+    SpecError,
     StagingError,
     StoreAccessError,
     StoreUnavailableError,
@@ -45,6 +50,28 @@ JOB_ID = "0198-id"
 
 
 # --- words ---------------------------------------------------------------------------------------
+
+
+def test_a_cluster_that_was_asked_in_vain_is_told_of_once() -> None:
+    found = [ClusterUnavailableError("no\nanswer"), SpecError("damaged"), None]
+    assert cluster_lines([*found, *found]) == [
+        "s3runner: warning: the cluster did not answer: no\\nanswer [E31]"
+    ]
+
+
+def test_what_the_layers_below_log_looks_like_every_other_line(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    record = logging.LogRecord("s3runner.x", logging.WARNING, "", 1, "a\n%s", ("b\x07",), None)
+    LogLines().handle(record)
+    assert capsys.readouterr().err == "s3runner: a\\nb\\x07\n"
+
+
+def test_a_line_that_nobody_can_read_ends_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    closed = io.StringIO()
+    closed.close()
+    monkeypatch.setattr("sys.stderr", closed)
+    LogLines().handle(logging.LogRecord("s3runner.x", logging.WARNING, "", 1, "a", (), None))
 
 
 def test_an_error_tells_operation_route_reason_tries_code_and_hint() -> None:

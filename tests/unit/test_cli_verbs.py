@@ -165,6 +165,10 @@ def test_ctrl_c_tells_what_was_submitted(capsys: pytest.CaptureFixture[str]) -> 
             JobStatus(JobRow("id", "n")),
             "unknown here: it runs on another cluster (0 attempts; generation 0)",
         ),
+        (
+            JobStatus(JobRow("id", "n", problem=ClusterUnavailableError("x")), generation=2),
+            "unknown: its cluster did not answer (0 attempts; generation 2)",
+        ),
     ],
     ids=[
         "running",
@@ -175,6 +179,7 @@ def test_ctrl_c_tells_what_was_submitted(capsys: pytest.CaptureFixture[str]) -> 
         "held up",
         "suspended",
         "elsewhere",
+        "no answer",
     ],
 )
 def test_a_status_is_one_line(status: JobStatus, expected: str) -> None:
@@ -200,12 +205,14 @@ def test_a_table_has_columns_and_nothing_that_could_forge_a_line() -> None:
         JobRow("id-1", "sort", "ended", Outcome.SUCCEEDED, NOW - timedelta(days=2)),
         JobRow("id-2", "a\nb\x1b[31m", None, None, NOW),
         JobRow("id-3", problem=SpecError("damaged")),
+        JobRow("id-4", problem=ClusterUnavailableError("no answer")),
     ]
     assert table(rows, NOW) == [
         "JOB   NAME          STATE       OUTCOME    AGE",
         "id-1  sort          ended       succeeded  2 d",
         "id-2  a\\nb\\x1b[31m  elsewhere   -          0 s",
         "id-3  -             unreadable  -          -",
+        "id-4  -             unknown     -          -",
     ]
 
 

@@ -16,6 +16,7 @@ from s3runner.model import (
     Quantity,
     Resources,
     Retry,
+    code_of,
 )
 from s3runner.pod_model import KubernetesPlace, NodeChoice, Placement, PodCredentials
 from s3runner.runner.decide import (
@@ -271,6 +272,29 @@ def test_no_space_gets_more_disk_up_to_the_cap_and_spends_nothing_else() -> None
     assert [dict(record.spent) for record in found] == [{}, *({"no_space": n} for n in (1, 2, 3))]
     assert found[-1].end is not None
     assert found[-1].end.outcome is Outcome.NO_SPACE
+
+
+@pytest.mark.parametrize(
+    ("cause", "more"),
+    [
+        (Outcome.STORAGE_UNAVAILABLE, 1),
+        (Outcome.INTEGRITY_FAILED, 1),
+        (Outcome.TOOL_VANISHED, 1),
+        (Outcome.INTERNAL_ERROR, 1),
+        (Outcome.INPUT_FAILED, 0),
+        (Outcome.BAD_SPEC, 0),
+    ],
+)
+def test_what_a_new_pod_may_not_meet_again_gets_one_more(cause: Outcome, more: int) -> None:
+    seen = Observation(FAILED, (pod(stager=exited(code_of(cause) or 0)),))
+    found = [first_generation(samples.spec(), "sha256:0", "job-g1")]
+    while found[-1].end is None:
+        found.append(next_generation(seen, [stored(cause)], found[-1], samples.spec()))
+
+    spent = [{cause.value: times} for times in range(1, more + 2)]
+    assert [dict(record.spent) for record in found] == [{}, *spent]
+    assert found[-1].end is not None
+    assert found[-1].end.outcome is cause
 
 
 def test_a_pod_whose_keys_were_refused_for_everything_is_followed_by_one_more() -> None:

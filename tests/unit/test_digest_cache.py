@@ -102,6 +102,24 @@ def test_a_synced_output_is_hashed_at_first_use_and_keeps_its_origin(cache: Dige
     assert found.origin == ORIGIN
 
 
+def test_a_synced_output_that_was_moved_is_hashed_and_keeps_its_origin(cache: DigestCache) -> None:
+    """A rename or another mode changes the ctime alone; so does who writes and puts mtime back."""
+    cache.put_synced(FILE, PARTS, ORIGIN)
+    cache.put(FILE, PARTS, NOW)
+    moved = replace(FILE, ctime_ns=OLD - 1)
+    assert cache.origin_of(moved) == ORIGIN
+    assert cache.get(moved) is None, "not believed before it was hashed again"
+    assert cache.put(moved, PARTS, NOW).origin == ORIGIN
+    assert cache.get(moved) is not None
+    assert cache.put(replace(moved, ctime_ns=OLD - 2), ("cc",), NOW).origin is None
+
+
+@pytest.mark.parametrize("field", ["dev", "ino", "size", "mtime_ns"])
+def test_another_file_has_no_origin(cache: DigestCache, field: str) -> None:
+    cache.put_synced(FILE, PARTS, ORIGIN)
+    assert cache.origin_of(replace(FILE, **{field: getattr(FILE, field) + 1})) is None
+
+
 def test_a_synced_output_that_changed_loses_its_origin(cache: DigestCache) -> None:
     cache.put_synced(FILE, PARTS, ORIGIN)
     assert cache.put(FILE, ("cc",), NOW).origin is None

@@ -1,4 +1,4 @@
-"""Looks for a commit before the cluster tells of it: soon at first, seldom later, and few in all."""
+"""Looks for a commit before the cluster tells of it: soon at first, then seldom, and few in all."""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -7,12 +8,19 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from waiting import wait_until
 
-from s3runner.errors import ClusterRefusedError, StoreUnavailableError, UnknownJobError
+from s3runner.errors import (
+    ClusterRefusedError,
+    StagingError,
+    StoreUnavailableError,
+    UnknownJobError,
+)
 from s3runner.galaxy.errand import Errand, Pools
 from s3runner.galaxy.pool import Pool
 from s3runner.model import Job, Outcome, Phase
 from s3runner.runner.report import JobEnd, Listener, SyncResult
+from s3runner.store.stopping import pause
 
 SYNCED = SyncResult((), Phase(), Path("/jwd"))
 JOB = Job("galaxy-1", "true")
@@ -72,6 +80,10 @@ class Verbs:
         found: tuple[JobEnd, bool] = self._play("cancel", (JobEnd(Outcome.CANCELLED, None), True))
         return found
 
+    def hand_over(self, job_id: str, listener: Listener) -> None:
+        del job_id, listener
+        self._play("hand_over", None)
+
 
 def errand(verbs: Verbs, job: Job | None = JOB) -> Errand:
     return Errand(verbs, "job-1", Path("/jwd"), Pools(Inline(), Inline()), job)
@@ -91,7 +103,7 @@ def test_a_job_is_staged_followed_and_synced() -> None:
 
     found = finished(errand(verbs))
 
-    assert verbs.calls == ["submit", "follow", "step", "step", "step", "sync"]
+    assert verbs.calls == ["submit", "follow", "step", "step", "step", "sync", "hand_over"]
     assert (found.end, found.synced) == (JobEnd(Outcome.SUCCEEDED, 0), SYNCED)
     assert found.failure is None
     assert found.state == "staged"
@@ -119,6 +131,27 @@ def test_a_temporary_error_after_submission_ends_no_job(verb: str) -> None:
     assert found.failure is None
     assert found.synced == SYNCED
     assert verbs.calls.count(verb) == 3
+
+
+@pytest.mark.parametrize("is_temporary", [True, False])
+def test_failures_of_several_files_are_temporary_if_all_of_them_are(*, is_temporary: bool) -> None:
+    """A stage tells them together."""
+    other = StoreUnavailableError("away") if is_temporary else ClusterRefusedError("no")
+    failed = StagingError("sync", [StoreUnavailableError("away"), other])
+
+    found = finished(errand(Verbs({"sync": [failed]})))
+
+    assert found.failure is (None if is_temporary else failed)
+
+
+def test_inputs_that_stay_here_fail_no_job() -> None:
+    """Handing them over is nobody's result."""
+    verbs = Verbs({"hand_over": [StoreUnavailableError("away")]})
+
+    found = finished(errand(verbs))
+
+    assert (found.failure, found.synced) == (None, SYNCED)
+    assert verbs.calls[-1] == "hand_over"
 
 
 def test_after_a_temporary_error_there_is_a_pause() -> None:
@@ -164,6 +197,63 @@ def test_a_cancelled_job_is_ended_and_nothing_of_it_comes_back() -> None:
 
     assert finished(found).synced is None
     assert verbs.calls == ["submit", "follow", "cancel", "step"]
+
+
+class Staging(Verbs):
+    """Stages in for ever, and says when it has begun."""
+
+    begun = threading.Event()
+
+    def submit(self, job: Job, listener: Listener, job_id: str | None = None) -> str:
+        del job, listener
+        self.begun.set()
+        pause(10_000)
+        return str(job_id)
+
+
+def ended(found: Errand) -> Errand:
+    """Advance as a monitor does, until the errand is over."""
+    wait_until(lambda: found.advance())
+    return found
+
+
+def test_a_stage_in_ends_when_its_job_is_cancelled() -> None:
+    """Nothing was stored, so there is nothing to be ended in the cluster."""
+    verbs = Staging({"follow": [UnknownJobError("no such job")]})
+    found = Errand(verbs, "job-1", Path("/jwd"), Pools(Pool("staging", 1), Inline()), JOB)
+    found.advance()
+    assert verbs.begun.wait(60)
+
+    found.cancel()
+
+    assert ended(found).never_stored
+    assert found.is_cancelled
+    assert verbs.calls == ["follow"]
+
+
+def test_a_cancelled_job_does_not_wait_for_its_turn_to_stage_in() -> None:
+    """Those before it may stage for hours."""
+    verbs = Verbs({"follow": [UnknownJobError("no such job")]})
+    found = Errand(verbs, "job-1", Path("/jwd"), Pools(Pool("busy", 0), Inline()), JOB)
+    found.advance()
+
+    found.cancel()
+
+    assert finished(found).never_stored
+    assert verbs.calls == ["follow"]
+
+
+def test_a_sync_that_has_begun_is_not_ended(tmp_path: Path) -> None:
+    """What the tool has made is here a moment later."""
+    verbs, staging = Verbs(), Pool("staging", 0)
+    found = Errand(verbs, "job-1", tmp_path, Pools(staging, Inline()), None)
+    for _ in range(4):
+        found.advance()
+
+    found.cancel()
+
+    assert not found.advance()
+    assert verbs.calls == ["follow", "step"]
 
 
 def test_a_pools_thread_hands_errors_over() -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from s3runner.errors import SettingsError
-from s3runner.galaxy.param_table import KUBERNETES, Param, own_params
+from s3runner.galaxy.param_table import KUBERNETES, OptionFields, Param, own_params
 from s3runner.galaxy.params import (
     GalaxyDestination,
     destination_of,
@@ -411,6 +411,45 @@ def test_what_is_printed_is_a_settings_file_of_the_same_meaning() -> None:
     assert again.store_config() == found.store
 
 
+# --- links ----------------------------------------------------------------------------------------
+
+
+def test_links_are_options_with_a_mount() -> None:
+    options = meant(
+        {"s3runner_sync": "link", "s3runner_evict_inputs": "true"},
+        {"s3runner_mount": "/mnt/bucket/"},
+    ).options
+    assert (options.sync, options.evict_inputs, options.mount) == ("link", True, "/mnt/bucket")
+    options = meant({}, {"s3runner_evict_inputs": False}).options
+    assert (options.sync, options.evict_inputs, options.mount) == ("copy", False, None)
+
+
+@pytest.mark.parametrize(
+    ("params", "config", "said"),
+    [
+        ({"s3runner_sync": "link"}, {}, "s3runner_sync: needs s3runner_mount, "),
+        ({"s3runner_evict_inputs": "yes"}, {}, "s3runner_evict_inputs: needs s3runner_mount, "),
+        ({"s3runner_mount": "mnt"}, {}, "s3runner_mount: 'mnt' is not an absolute directory"),
+        ({"s3runner_sync": "move"}, {}, "s3runner_sync: "),
+        (
+            {"s3runner_sync": "link", "s3runner_mount": "/m", "metadata_strategy": "extended"},
+            {"metadata_strategy": "directory"},
+            "s3runner_sync: link needs metadata_strategy: directory",
+        ),
+        (
+            {"s3runner_sync": "link", "s3runner_mount": "/m"},
+            {"metadata_strategy": "extended"},
+            "s3runner_sync: link needs metadata_strategy: directory",
+        ),
+    ],
+)
+def test_links_that_cannot_be_are_refused_in_one_sentence(
+    params: Params, config: Params, said: str
+) -> None:
+    (line,) = mistakes(params, config=config).splitlines()
+    assert line.startswith(f"destination galaxy: {said}")
+
+
 # --- the documentation ----------------------------------------------------------------------------
 
 
@@ -418,6 +457,13 @@ def row_of(name: str, param: Param) -> str:
     own = {each.place: mine for mine, each in own_params().taken.items() if each.place}
     meaning = f"`{own[param.place]}`" if param.place in own else ""
     return f"| `{name}` | {meaning} | {param.told} |"
+
+
+def test_the_documentation_names_every_option() -> None:
+    """Settings of s3runner.yml stand in docs/settings.md, these nowhere else."""
+    text = (ROOT / "docs/galaxy.md").read_text()
+    names = set(OptionFields.model_fields) - {"env"}
+    assert {name for name in names if f"| `s3runner_{name}`" not in text} == set()
 
 
 def test_the_table_of_the_documentation_is_the_one_that_is_used() -> None:

@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,9 @@ from s3runner.galaxy.translate import (
     Touched,
     collected,
     job_of,
+    needed_of,
     references_of,
+    with_empty_files,
 )
 from s3runner.model import Input, Job, Output
 
@@ -56,6 +59,24 @@ def test_what_galaxy_wrote_for_a_job_is_staged_but_not_its_empty_outputs(tmp_pat
         "galaxy_1.sh",
         "tool_script.sh",
     ]
+
+
+def test_galaxys_empty_files_are_staged_for_a_tool_that_counts_on_them(tmp_path: Path) -> None:
+    """Those that the tool may write to; what it only leaves in its directory may be missing."""
+    galaxy = galaxy_job(tmp_path)
+    jwd = galaxy.directory
+    left = (Output(f"{jwd}/working/x.txt"), f"{jwd}/outputs/b.dat")
+    Path(left[1]).touch()
+    returned = with_empty_files(replace(galaxy.returned, moved=(left,)))
+
+    job = translated(replace(galaxy, returned=returned))
+
+    assert [path for path in paths(job) if "/outputs/" in path] == [f"{jwd}/outputs/a.dat"]
+    optional = {output.path: output.optional for output in job.outputs}
+    assert not optional[f"{jwd}/outputs/a.dat"]
+    assert optional[f"{jwd}/working/x.txt"]
+    needed = needed_of(galaxy.exit_code, jwd, returned)
+    assert needed[3:] == (f"{jwd}/outputs/a.dat",)
 
 
 def test_every_path_in_the_pod_is_that_of_the_head(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from s3runner.errors import StagingError, StoreAccessError, StoreUnavailableErro
 from s3runner.staging.parallel import run_all
 from s3runner.store.protocol import Chunks, StoredObject
 from s3runner.store.retrying import Retry, RetryingStore
+from s3runner.store.stopping import Signal, StoppedError, passed_on_to, pause, stopped_by
 
 T = TypeVar("T")
 FOR_EVER_S = 10_000.0
@@ -141,3 +142,49 @@ def test_a_failure_that_ends_the_stage_lets_the_others_tell_theirs() -> None:
         StoreUnavailableError,
         StoreAccessError,
     ]
+
+
+@pytest.mark.parametrize("is_nested", [False, True])
+def test_who_stops_a_thread_stops_those_that_it_has_started(*, is_nested: bool) -> None:
+    """A job that is cancelled while its files go up: no result of theirs looks whole."""
+    signal, begun = Signal(), threading.Barrier(3)
+
+    def stage() -> None:
+        begun.wait(60)
+        pause(FOR_EVER_S)
+
+    def run() -> None:
+        if is_nested:
+            run_all("stage-in", [lambda: run_all("stage-in", [stage, stage]), list])
+        else:
+            run_all("stage-in", [stage, stage])
+
+    def stop() -> None:
+        begun.wait(60)
+        signal.set()
+
+    thread = threading.Thread(target=stop)
+    thread.start()
+    with pytest.raises(StoppedError), stopped_by(signal):
+        run()
+    thread.join()
+
+
+def test_what_is_stopped_already_begins_nothing() -> None:
+    signal, done = Signal(), list[int]()
+    signal.set()
+
+    with pytest.raises(StoppedError), stopped_by(signal):
+        run_all("stage-in", [lambda: done.append(1), lambda: done.append(2)])
+    assert done == []
+
+
+def test_a_signal_is_passed_on_only_as_long_as_it_was_asked_for() -> None:
+    """The next stage of the same job keeps nothing of the one that has ended."""
+    above, during, later = Signal(), Signal(), Signal()
+    with stopped_by(above), passed_on_to(during):
+        pass
+    with stopped_by(above), passed_on_to(later):
+        above.set()
+
+    assert (during.is_set(), later.is_set()) == (False, True)

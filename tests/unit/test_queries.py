@@ -16,7 +16,12 @@ from samples import JOB_ID, STORE, spec
 
 from s3runner.cluster.outcome import since_of, state_of
 from s3runner.cluster.protocol import JobObject, Observation
-from s3runner.errors import SettingsError, StagingError, StoreUnavailableError
+from s3runner.errors import (
+    ClusterUnavailableError,
+    SettingsError,
+    StagingError,
+    StoreUnavailableError,
+)
 from s3runner.model import Destination, Outcome, Phase
 from s3runner.runner.queries import JobRow, JobStatus, Wanted, born, list_jobs, look_up
 from s3runner.runner.report import STATES, JobReport
@@ -342,6 +347,79 @@ def test_several_jobs_are_told_in_the_order_of_asking_after_one_look_at_the_clus
     assert [sorted(names) for names in cluster.asked] == [sorted(f"{name}-g1" for name in ids)]
 
 
+class AwayCluster(ManyJobs):
+    """A cluster that does not answer."""
+
+    def __init__(self, on_observe: Callable[[], object] = lambda: None) -> None:
+        super().__init__({}, on_observe)
+        self.error = ClusterUnavailableError("no answer")
+
+    def observe(self, names: Collection[str]) -> dict[str, Observation]:
+        super().observe(names)
+        raise self.error
+
+    def active(self, destination: str) -> Collection[str]:
+        super().active(destination)
+        raise self.error
+
+
+def test_what_the_store_knows_is_told_when_the_cluster_does_not_answer() -> None:
+    """What only the cluster could tell is unknown: a job may have been made and not be noted."""
+    store, cluster = memory_store(), AwayCluster()
+    made, noted_by_nobody, over, unmade, decided = (at(timedelta(hours=h)) for h in range(5))
+    store_job(store, made)
+    record_generation(store, made, number=2, attempts=3, spent={"evicted": 3})
+    store_job(store, noted_by_nobody, made=False)
+    store_job(store, over, outcome=Outcome.SUCCEEDED)
+    store_job(store, unmade, made=False)
+    store.delete(LAYOUT.job(unmade).generation(1))
+    store_job(store, decided)
+    end = Commit("head", Outcome.OUT_OF_MEMORY, None, None, 1)
+    record_generation(store, decided, number=2, job_name="", end=end)
+
+    found = look_up(head_of(store, cluster), [made, noted_by_nobody, over, unmade, decided])
+
+    states = [(status.row.state, status.row.outcome) for status in found]
+    unknown = (None, None)
+    assert states[:2] == [unknown, unknown]
+    assert states[2:] == [("ended", Outcome.SUCCEEDED), ("staged", None), ("ended", None)]
+    told = [status.to_json() for status in found]
+    assert [document["code"] for document in told] == [31, 31, 0, None, None]
+    assert [(document["error"] or {}).get("reason") for document in told[:3]] == [
+        *["no answer"] * 2,
+        None,
+    ]
+    assert [told[0][key] for key in ("attempts", "generation", "spent")] == [3, 2, {"evicted": 3}]
+    assert len(cluster.asked) == 1
+
+
+def test_a_commit_that_comes_while_the_cluster_is_asked_in_vain_counts() -> None:
+    store = memory_store()
+    store_job(store)
+    cluster = AwayCluster(on_observe=lambda: commit(store, JOB_ID, Outcome.CANCELLED))
+
+    status = looked_up(store, cluster)
+
+    assert (status.row.state, status.row.outcome, status.row.problem) == (
+        *("ended", Outcome.CANCELLED),
+        None,
+    )
+
+
+@pytest.mark.parametrize("others", [0, 1])
+def test_a_cluster_that_does_not_answer_is_waited_for_once(others: int) -> None:
+    """Also where a job waits for room, for which the cluster is asked in another way."""
+    store, cluster = memory_store(), AwayCluster()
+    waits = store_job(store, made=False, destination=Destination("spot", max_active=2))
+    store.delete(LAYOUT.job(waits).generation(1))
+    ids = [waits, *(store_job(store, at(timedelta(hours=1))) for _ in range(others))]
+
+    status, *_ = look_up(head_of(store, cluster), ids)
+
+    assert (status.row.state, status.room, status.to_json()["code"]) == ("staged", None, 31)
+    assert len([name for name, _ in store.calls if name == "active"]) + len(cluster.asked) == 1
+
+
 # --- all jobs ------------------------------------------------------------------------------------
 
 
@@ -392,6 +470,18 @@ def test_a_list_shows_what_was_asked_for(
     store, cluster = full
     assert ages(listed(store, cluster, **wanted)) == expected
     assert {name for name, _ in store.calls} <= READS
+
+
+def test_a_list_of_a_state_has_the_jobs_whose_state_nobody_can_tell(
+    full: tuple[MemoryStore, ManyJobs],
+) -> None:
+    """Else a list that is empty would say that nothing runs."""
+    store, _ = full
+    rows = listed(store, AwayCluster(), states=frozenset({"running"}))
+    assert [(row.name, row.state, row.to_json()["code"]) for row in rows] == [
+        ("align-1", None, 31),
+        ("align-2", None, 31),
+    ]
 
 
 def test_a_list_shows_each_job_as_it_is(full: tuple[MemoryStore, ManyJobs]) -> None:

@@ -73,6 +73,16 @@ def test_the_outputs_of_a_young_job_stay_where_they_are(tmp_path: Path) -> None:
     assert young.blobs() == []
 
 
+def test_the_outputs_of_a_kept_job_stay_where_they_are(old: Aged) -> None:
+    """Links lead to them, and gc leaves them alone."""
+    old.store.put_if_absent(JOB.keep, b"{}")
+    outputs = old.outputs()
+
+    assert old.renewed(outputs) == (outputs,)
+
+    assert old.blobs() == []
+
+
 def test_those_of_an_old_one_become_blobs_with_the_same_bytes(tmp_path: Path, old: Aged) -> None:
     meter = Meter()
 

@@ -88,6 +88,12 @@ def test_a_special_file_is_refused_as_an_input_itself_or_behind_a_link(
         assert failure.source == str(tmp_path / "bad")
 
 
+def test_the_largest_file_that_a_store_takes_is_not_refused(tmp_path: Path) -> None:
+    (tmp_path / "f").touch()
+    os.truncate(tmp_path / "f", 5 * 1024**4)
+    assert scan("in", str(tmp_path / "f")).entries[0].size == 5 * 1024**4
+
+
 def test_a_device_is_refused() -> None:
     [failure] = _refusals("in", Path("/dev/zero"))
     assert isinstance(failure, UnsupportedError)
