@@ -1,4 +1,9 @@
-"""What tests/observed records: Jobs with their pods and events as a cluster leaves them."""
+"""What tests/observed holds: Jobs with their pods and events as a cluster leaves them.
+
+Most files are recordings of a real API server (`source: recorded, …` names its version), with other
+names and addresses and with those parts of the specs that are read. What could not be brought about
+there is written by hand after Kubernetes' source, in the same form (`source: written`).
+"""
 
 from __future__ import annotations
 

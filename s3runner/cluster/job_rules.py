@@ -54,7 +54,9 @@ def next_step(
     """Return the Job's status and the next action; `now_s` is in epoch seconds.
 
     `pods` are all that the Job ever had, also those that are gone from the cluster (their last
-    state): counts are taken from them and not from the old status.
+    state): counts are taken from them and not from the old status. Only a pod that was ended by the
+    Job's suspension is left out once it has ended: the controller takes its finalizer off such a
+    pod before it deletes it, and then neither counts nor judges it.
 
     | the Job has | status becomes | action |
     |---|---|---|
@@ -68,6 +70,7 @@ def next_step(
     | failed > backoffLimit | Failed, BackoffLimitExceeded | nothing |
     | startTime + activeDeadlineSeconds passed | Failed, DeadlineExceeded | nothing |
     | one of these three, and a pod that is not terminal | FailureTarget, then Failed | end pods |
+    | FailureTarget, and a pod that is being deleted | terminating 1, failed + 1 | end pods |
     | a pod that is being deleted, policy Failed | terminating 1 | nothing |
     | the same, policy TerminatingOrFailed | failed + 1 | create pod after the back-off |
     | spec.suspend | Suspended, without a start time | end pods |
@@ -84,7 +87,7 @@ def next_step(
         return Step(status, END_PODS if any(map(_is_running_or_ending, pods)) else NOTHING)
     verdict = _judge(job, pods, status, now_s)
     if verdict is not None:
-        return _end(status, verdict, pods, now_s)
+        return _end(_count_ending(job, pods, status, verdict), verdict, pods, now_s)
     deadline_s = _deadline_s(job, status)
     waiting = status.get("terminating", 0) if _replaces_only_failed(job) else 0
     if status.get("active", 0) or waiting or _is_suspended(job):
@@ -205,6 +208,25 @@ def _count(
         **{name: count for name, count in counts.items() if count},
     }
     return _suspend_or_start(job, status, now_s)
+
+
+def _count_ending(
+    job: KubernetesObject,
+    pods: Sequence[KubernetesObject],
+    status: KubernetesObject,
+    verdict: _Verdict,
+) -> KubernetesObject:
+    """Count a pod that a failing Job deletes as failed from then on: it is terminating as well."""
+    leaving = [
+        pod
+        for pod in pods
+        if verdict.kind == "Failed"
+        and "deletionTimestamp" in pod["metadata"]
+        and not is_terminal(pod)
+        and not _is_failed(job, pod)
+        and match_failure_policy(job, pod).action != "Ignore"
+    ]
+    return {**status, "failed": status.get("failed", 0) + len(leaving)} if leaving else status
 
 
 def _suspend_or_start(

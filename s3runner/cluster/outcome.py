@@ -192,8 +192,10 @@ def pods_in_order(observation: Observation) -> list[JobObject]:
 
 def count_pods(observation: Observation) -> int:
     """Return how many pods the Job has made: those that can be seen, or that it has counted."""
-    status = (observation.job or {}).get("status", {})
-    counts = ("active", "terminating", "succeeded", "failed")
+    job = observation.job or {}
+    status, counts = job.get("status", {}), ["active", "succeeded", "failed"]
+    if failing_reason(job) is None:  # a Job that fails counts a pod that is still ending as failed
+        counts.append("terminating")
     return max(len(observation.pods), sum(int(status.get(name) or 0) for name in counts))
 
 

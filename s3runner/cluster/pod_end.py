@@ -1,7 +1,8 @@
 """Why a pod ended, or will not get any further: one pure table over what its status shows.
 
 It stands apart from `outcome`, which reads the Job around it. The words are Kubernetes' own
-(pkg/kubelet, pkg/controller, 1.36); tests/observed has each row as a cluster leaves it.
+(pkg/kubelet, pkg/controller, 1.36); tests/observed has each row as a cluster leaves it, most of
+them recorded from a real one.
 """
 
 from __future__ import annotations
@@ -44,6 +45,12 @@ _OVER_A_LIMIT = (
 https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/eviction/helpers.go
 """
 
+_REJECTED = "Pod was rejected: "
+"""What every refusal of a kubelet begins with.
+
+https://github.com/kubernetes/kubernetes/blob/master/pkg/kubelet/kubelet.go (rejectPod)
+"""
+
 
 class Patience(enum.Enum):
     """How long the head leaves things to the cluster before it decides how a generation ended."""
@@ -83,7 +90,8 @@ def end_of_pod(pod: JobObject, *, vanished: bool = False) -> PodEnd:
     |------------------------------------------------------|--------------------|-------------|
     | Failed, Evicted, over a disk limit of its own        | no_space           | none        |
     | condition DisruptionTarget; evicted for another cause | evicted           | the Job's   |
-    | fetch, tool or stager OOMKilled                      | out_of_memory      | the Job's   |
+    | Failed, rejected by a kubelet that began anew        | evicted            | the Job's   |
+    | fetch, tool or stager OOMKilled, and not Succeeded   | out_of_memory      | the Job's   |
     | an init container OOMKilled with code 0              | out_of_memory      | the grace   |
     | a container with StartError                          | config_error       | none        |
     | InvalidImageName, ErrImageNeverPull                  | image_pull_failed  | none        |
@@ -145,10 +153,14 @@ def _of_disruption(pod: JobObject) -> PodEnd | None:
         return _end(pod, Outcome.EVICTED, f"pod disrupted: {why}")
     if _was_evicted(pod):
         return _end(pod, Outcome.EVICTED, f"pod evicted: {message}")
+    if _was_rejected(pod):
+        return _end(pod, Outcome.EVICTED, f"{pod['status'].get('reason')}: {message}")
     return None
 
 
 def _of_kill(pod: JobObject) -> PodEnd | None:
+    if pod.get("status", {}).get("phase") == "Succeeded":
+        return None  # some runtimes mark a container of which any process was killed
     initializing = _is_initializing(pod)
     for name, ended in _terminated(pod):
         reason = ended.get("reason")
@@ -250,6 +262,13 @@ def _message(pod: JobObject) -> str:
 def _was_evicted(pod: JobObject) -> bool:
     status = pod.get("status", {})
     return (status.get("phase"), status.get("reason")) == ("Failed", "Evicted")
+
+
+def _was_rejected(pod: JobObject) -> bool:
+    """Tell whether a kubelet refused a pod that had run: at its start it admits each one anew."""
+    status = pod.get("status", {})
+    ran = status.get("phase") == "Failed" and bool(status.get("containerStatuses"))
+    return ran and _message(pod).startswith(_REJECTED)
 
 
 def _is_over_a_limit(pod: JobObject) -> bool:

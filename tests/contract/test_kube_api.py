@@ -19,6 +19,7 @@ import urllib3
 from kube_api import FakeKube
 from kube_api import hurdles as hurdle
 from kube_api.cluster import NAMESPACE
+from waiting import wait_until
 
 JOBS = f"/apis/batch/v1/namespaces/{NAMESPACE}/jobs"
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
@@ -195,6 +196,20 @@ def test_a_suspended_job_has_no_pod_until_it_is_resumed(kube: FakeKube, client: 
     kube.await_condition("j-g1", "Complete")
     suspended = kube.jobs()[0]["status"]["conditions"][0]
     assert (suspended["type"], suspended["status"]) == ("Suspended", "False")
+
+
+def test_a_pod_that_suspension_ends_is_not_counted(kube: FakeKube, client: Client) -> None:
+    """The controller takes its finalizer off the pod before it deletes it."""
+    running_pod(kube, client)
+    kube.suspend("j-g1")
+    kube.await_state(lambda: not kube.pods())
+    kube.suspend("j-g1", suspended=False)
+    pod = kube.await_pod("tool")
+
+    assert pod["metadata"]["finalizers"] == ["batch.kubernetes.io/job-tracking"]
+    kube.await_state(lambda: kube.jobs()[0]["status"]["ready"] == 1)
+    assert "failed" not in kube.jobs()[0]["status"]
+    assert kube.controller.pods_created == 2
 
 
 # What the server refuses
@@ -562,6 +577,24 @@ def test_an_evicted_pod_is_gone_once_it_was_counted(kube: FakeKube, client: Clie
     assert kube.jobs()[0]["status"]["failed"] == 1
 
 
+def test_a_pod_that_is_deleted_by_force_is_told_to_end_while_the_job_holds_it(
+    kube: FakeKube, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A kubelet leaves each pod that it still sees 2 s; here more, for a tool that takes one."""
+    monkeypatch.setattr("kube_api.kubelet._LEAST_GRACE_S", 120.0)
+    pod = running_pod(kube, client, "trap 'sleep 1; exit 3' TERM; echo ready; sleep 600 & wait")
+    path = f"{PODS}/{pod['metadata']['name']}"
+    wait_until(lambda: urllib3.request("GET", f"{kube.url}{path}/log").data == b"ready\n")
+
+    assert client.ask("DELETE", path, {"gracePeriodSeconds": 0})[0] == 200
+    ended = await_end(kube, pod)
+
+    terminated = ended["status"]["containerStatuses"][0]["state"]["terminated"]
+    assert (terminated["reason"], terminated["exitCode"]) == ("Error", 3)
+    assert ended["metadata"]["deletionGracePeriodSeconds"] == 0
+    kube.await_state(lambda: kube.controller.pods_created == 2)
+
+
 def test_a_container_over_its_memory_is_killed(kube: FakeKube, client: Client) -> None:
     pod = running_pod(kube, client)
     kube.run_out_of_memory(pod, "tool")
@@ -658,7 +691,8 @@ def test_a_container_waits_with_its_reason_and_starts_when_nothing_is_in_the_way
 
     assert waiting["reason"] == held_up.reason
     assert "{image}" not in waiting["message"]
-    assert pod["status"]["phase"] in ("Pending", "Running")
+    assert pod["status"]["phase"] == "Pending"
+    assert (condition_of(pod, "PodReadyToStartContainers") or {})["status"] == "True"
     kube.clear()
     kube.await_condition("j-g1", "Complete")
 
@@ -678,6 +712,7 @@ def test_an_image_without_a_shell_is_a_start_error(kube: FakeKube, client: Clien
     terminated = kube.pods()[0]["status"]["containerStatuses"][0]["state"]["terminated"]
 
     assert (terminated["reason"], terminated["exitCode"]) == ("StartError", 128)
+    assert terminated["startedAt"] == "1970-01-01T00:00:00Z"
 
 
 def test_a_container_waits_for_its_secret_and_gets_its_values(

@@ -207,7 +207,7 @@ class FakeKube:
         self.kubelet.end(pod["metadata"]["uid"], End("Terminated", _SHUTDOWN, True), grace_s)
 
     def press_node(self, pod: KubernetesObject, resource: str = "memory") -> None:
-        """Evict a pod because its node runs out of something: 1 s of grace."""
+        """Evict a pod because its node runs out of something: the least grace."""
         told = f"The node was low on resource: {resource}. Threshold quantity: 100Mi."
         self.kubelet.end(pod["metadata"]["uid"], End("Evicted", told, True), 1)
 

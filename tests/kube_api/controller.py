@@ -35,6 +35,7 @@ class JobController:
         self._clock = clock
         self._jobs: dict[str, KubernetesObject] = {}
         self._pods: dict[str, dict[str, KubernetesObject]] = defaultdict(dict)
+        self._let_go: set[str] = set()
         self._dirty: set[str] = set()
         self._again_s: dict[str, float] = {}
         self._stopped = False
@@ -88,7 +89,12 @@ class JobController:
         if job is None:
             self._collect(uid, now_s)
             return
-        step = job_rules.next_step(job, [*self._pods[uid].values()], now_s, self.first_backoff_s)
+        pods = [
+            pod
+            for pod in self._pods[uid].values()
+            if pod["metadata"]["uid"] not in self._let_go or not job_rules.is_terminal(pod)
+        ]
+        step = job_rules.next_step(job, pods, now_s, self.first_backoff_s)
         status = _as_shown(step.status, self._pods[uid])
         if status != job.get("status"):
             job = self._objects.put(JOBS, {**job, "status": status})
@@ -98,6 +104,8 @@ class JobController:
         if step.action == job_rules.CREATE_POD:
             self._create_pod(job, now_s)
         elif step.action == job_rules.END_PODS:
+            if job["spec"].get("suspend"):
+                self._let_pods_go(uid)
             self._end_pods(uid, now_s)
         self._note_again(uid, step.again_at_s)
         self._remove_if_due(uid, job, now_s)
@@ -107,6 +115,13 @@ class JobController:
         known = [pod["metadata"] for pod in self._pods[uid].values()]
         found = [self._objects.find(PODS, one["namespace"], one["name"]) for one in known]
         return [pod for pod in found if pod is not None and owner_of(pod) == uid]
+
+    def _let_pods_go(self, uid: str) -> None:
+        """Take the finalizers off the pods that suspension ends: they are not counted."""
+        for pod in self._living(uid):
+            if not job_rules.is_terminal(pod) and "deletionTimestamp" not in pod["metadata"]:
+                self._let_go.add(pod["metadata"]["uid"])
+                release(self._objects, pod)
 
     def _end_pods(self, uid: str, now_s: float) -> None:
         for pod in self._living(uid):

@@ -24,6 +24,8 @@ from s3runner.cluster.local.process import ContainerProcess
 KubernetesObject = dict[str, Any]
 
 NODES = ("node-1", "node-2", "node-3")
+_LEAST_GRACE_S = 2.0
+"""What a kubelet leaves every pod that the API still shows, deleted by force or not."""
 _UNKNOWN = "The container could not be located when the pod was terminated"
 
 
@@ -130,7 +132,7 @@ class Kubelet:
             if change.kind == "DELETED":
                 self._runs[uid].stop(0)
             elif grace is not None and grace != before:
-                self._runs[uid].stop(grace)
+                self._runs[uid].stop(max(grace, _LEAST_GRACE_S))
 
     def look_again(self) -> None:
         """Let all that waits see whether its hurdle is gone."""
@@ -156,7 +158,7 @@ class Kubelet:
         """End a pod as the kubelet does for reasons of its node: the object stays, Failed."""
         with self._objects.changed:
             self._ends[uid] = end
-            self._runs[uid].stop(grace_s)
+            self._runs[uid].stop(None if grace_s is None else max(grace_s, _LEAST_GRACE_S))
 
     def lose(self, uid: str, *, processes_die: bool) -> None:
         """Cut a pod's node off: nothing is told of the pod any more, nor anything to it."""
@@ -179,7 +181,8 @@ class Kubelet:
             now = self._objects.find(PODS, own["metadata"]["namespace"], own["metadata"]["name"])
             if now is None or "deletionTimestamp" in now["metadata"] or self._stopped:
                 grace = (now or own)["metadata"].get("deletionGracePeriodSeconds", 0)
-                run.stop(0 if self._stopped or now is None else grace)
+                least = 0 if self._stopped or now is None else max(grace, _LEAST_GRACE_S)
+                run.stop(least)
         run.run()
 
     def _schedule(self, pod: KubernetesObject) -> KubernetesObject | None:

@@ -21,9 +21,11 @@ def as_kubelet_shows(
     conditions = status.pop("conditions", [])
     status["conditions"] = copy.deepcopy(before.get("conditions", []))
     ran = {condition["type"]: condition for condition in conditions}
-    phase = status["phase"]
     mains = status.get("containerStatuses", [])
-    started = any("waiting" not in one["state"] for one in _all(status))
+    if status["phase"] == "Running" and any("waiting" in one["state"] for one in mains):
+        status["phase"] = "Pending"
+    phase = status["phase"]
+    started = any(_is_past_the_sandbox(one["state"]) for one in _all(status))
     initialized = "True" if "Initialized" in ran else "False"
     ready = "True" if mains and all("running" in one["state"] for one in mains) else "False"
     ended = {"Succeeded": "PodCompleted", "Failed": "PodFailed"}.get(phase, "ContainersNotReady")
@@ -76,6 +78,11 @@ def _all(status: KubernetesObject) -> list[KubernetesObject]:
     return [*status.get("initContainerStatuses", ()), *status.get("containerStatuses", ())]
 
 
+def _is_past_the_sandbox(state: KubernetesObject) -> bool:
+    """Tell whether a container runs, has ended, or waits for something of its own."""
+    return "waiting" not in state or state["waiting"]["reason"] != "PodInitializing"
+
+
 def _complete(container: KubernetesObject, uid: str) -> None:
     """Add what a container has once it was made."""
     state = container["state"]
@@ -86,3 +93,5 @@ def _complete(container: KubernetesObject, uid: str) -> None:
     container["imageID"] = f"{container['image']}@sha256:{name}"
     if "terminated" in state:
         state["terminated"]["containerID"] = container["containerID"]
+        if state["terminated"]["reason"] == "StartError":
+            state["terminated"]["startedAt"] = "1970-01-01T00:00:00Z"

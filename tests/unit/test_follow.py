@@ -495,13 +495,13 @@ HELD_UP = {
     "no-shell": (Outcome.CONFIG_ERROR, 0, "/bin/sh"),
     "image-invalid-name": (Outcome.IMAGE_PULL_FAILED, 0, "invalid reference format"),
     "image-never-pull": (Outcome.IMAGE_PULL_FAILED, 0, "pull policy of Never"),
-    "image-back-off": (Outcome.IMAGE_PULL_FAILED, 40, "samtools:1.2l: not found"),
-    "secret-missing": (Outcome.CONFIG_ERROR, 40, 'secret "s3-keys" not found'),
-    "unschedulable": (Outcome.UNSCHEDULABLE, 60, "2 Insufficient nvidia.com/gpu"),
+    "image-back-off": (Outcome.IMAGE_PULL_FAILED, 40, "lookup registry.example"),
+    "secret-missing": (Outcome.CONFIG_ERROR, 40, 'secret "s3-absent" not found'),
+    "unschedulable": (Outcome.UNSCHEDULABLE, 60, "1 Insufficient cpu"),
     "volume-missing": (Outcome.TOOL_NEVER_STARTED, 60, "no container has started"),
     "oom-init-stays": (Outcome.OUT_OF_MEMORY, 20, "OOMKilled (container fetch)"),
     "terminating-on-a-dead-node": (Outcome.BUDGETS_SPENT, 140, "DeletionByTaintManager"),
-    "quota-for-pods": (Outcome.CLUSTER_REFUSED, 60, "exceeded quota: compute"),
+    "quota-for-pods": (Outcome.CLUSTER_REFUSED, 60, "exceeded quota: q"),
     "pod-security": (Outcome.CLUSTER_REFUSED, 40, "violates PodSecurity"),
     "job-gone-pod-ends": (Outcome.DELETED, 140, "the pod was deleted"),
 }
@@ -563,7 +563,7 @@ def test_the_user_is_told_once_what_a_job_waits_for() -> None:
     assert heard.states == ["queued", "pending", "fetching", "ended"]
     assert [note.split(" are")[0] for note in heard.notes] == [
         "queued: the Job is suspended: its queue has not admitted it",
-        "pending: 0/3 nodes",
+        "pending: 0/1 nodes",
     ]
 
 
@@ -598,7 +598,8 @@ def test_each_pod_after_the_first_is_told_of_with_its_reason() -> None:
 
     _, heard = waiting.follow(store)
 
-    assert heard.warnings == ["attempt 2 of at most 4 (evicted from node spot-7: the pod is gone)"]
+    told = "evicted from node spot-7: pod disrupted: EvictionByEvictionAPI: Eviction API: evicting"
+    assert heard.warnings == [f"attempt 2 of at most 4 ({told})"]
     assert heard.states == ["pending", "running", "ended"]
 
 

@@ -288,6 +288,34 @@ def test_a_job_that_is_suspended_ends_its_pods_once(*, deleted: bool, action: st
     assert next_step(job, [make_pod("Running", deleted=deleted)], NOW).action == action
 
 
+def test_a_failing_job_counts_a_pod_that_still_ends() -> None:
+    """As a real one does: it is failed and terminating at once, and counted only once."""
+    job = make_job(COUNT_DISRUPTED, activeDeadlineSeconds=60)
+    job["status"] = {"startTime": timestamp(NOW - 60)}
+    job["status"] = next_step(job, [make_pod("Running")], NOW).status
+    assert "failed" not in job["status"]
+
+    step = next_step(job, [make_pod("Running", deleted=True)], NOW + 1)
+    assert (step.status["failed"], step.status["terminating"]) == (1, 1)
+    assert list(conditions(step.status)) == ["FailureTarget"]
+    job["status"] = step.status
+    assert next_step(job, [make_pod("Failed", deleted=True)], NOW + 5).status["failed"] == 1
+
+
+@pytest.mark.parametrize(
+    ("rule", "spec", "failed"),
+    [(IGNORE_DISRUPTED, {}, 0), (None, {"podReplacementPolicy": "TerminatingOrFailed"}, 1)],
+    ids=["ignored", "counted before"],
+)
+def test_a_pod_that_still_ends_is_counted_by_the_rules(
+    rule: dict[str, Any] | None, spec: dict[str, Any], failed: int
+) -> None:
+    job = make_job(*([rule] if rule else []), activeDeadlineSeconds=60, **spec)
+    job["status"] = {"startTime": timestamp(NOW - 60)}
+    step = next_step(job, [make_pod("Running", disrupted=True, deleted=True)], NOW)
+    assert step.status.get("failed", 0) == failed
+
+
 def test_a_resumed_job_starts_anew() -> None:
     job = make_job(activeDeadlineSeconds=100)
     job["status"] = {"startTime": timestamp(NOW - 9000), "conditions": [SUSPENDED]}

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import yaml
 from observing import RECORDED, load, observed
 
 from s3runner.cluster.outcome import (
+    count_pods,
     is_over,
     last_pod_end,
     patience_of,
@@ -43,6 +47,28 @@ def test_every_outcome_of_the_table_and_every_patience_is_recorded() -> None:
         "staging_out",
         "ended",
     }
+
+
+@pytest.mark.parametrize("path", RECORDED, ids=lambda path: path.stem)
+def test_each_file_says_whether_a_server_was_recorded(path: Path) -> None:
+    """One that was written shows nothing but our knowledge: a reader has to know."""
+    source = yaml.safe_load(path.read_text())["source"]
+
+    assert re.fullmatch(r"written|recorded, Kubernetes \d+\.\d+\.\d+, cgroup v[12]", source)
+
+
+def test_a_pod_that_still_ends_is_not_counted_twice() -> None:
+    """A Job that fails counts it as failed and as terminating."""
+    seen = observed("deadline-target")
+
+    assert seen.job is not None
+    assert (seen.job["status"]["failed"], seen.job["status"]["terminating"]) == (1, 1)
+    assert count_pods(seen) == 1
+
+
+def test_a_pod_that_ends_for_another_reason_is_counted() -> None:
+    seen = observed("evicted-in-fetch")
+    assert count_pods(replace(seen, pods=())) == 1
 
 
 def test_a_pod_that_merely_starts_is_held_up_by_nothing_worth_telling() -> None:

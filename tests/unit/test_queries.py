@@ -205,7 +205,7 @@ def test_a_staged_job_of_a_bounded_destination_tells_what_it_waits_for() -> None
 @pytest.mark.parametrize(
     ("name", "state", "told", "attempts", "spent"),
     [
-        ("unschedulable", "pending", "0/3 nodes are available", 1, {}),
+        ("unschedulable", "pending", "0/1 nodes are available", 1, {}),
         ("image-back-off", "pending", "ImagePullBackOff: Back-off pulling image", 1, {}),
         ("suspended", "queued", "the Job is suspended", 0, {}),
         ("pod-gone", "pending", "the next pod is to come", 1, {"evicted": 1}),
