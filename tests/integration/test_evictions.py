@@ -20,6 +20,7 @@ from kube_api.sites import FAKE, Site, open_site
 
 from s3runner.cluster.protocol import JobObject
 from s3runner.model import Input, Job, Outcome, Output
+from s3runner.runner.runner import Runner
 
 AT_ONCE = 4
 TOOL = "echo begun; cp -a in out; sleep 0.3; echo $S3RUNNER_JOB_ID >out/id"
@@ -59,7 +60,7 @@ def evict_at(kube: FakeKube, job: str, point: str, grace_s: int | None, late_s: 
     kube.evict(pod, grace_s)
 
 
-def run_one(site: Site, directory: Path, seed: int) -> list[str]:
+def run_one(site: Site, runner: Runner, directory: Path, seed: int) -> list[str]:
     """Run a job, evict its first pod, and return what is wrong with its end."""
     kube, chance = site.kube, random.Random(seed)  # noqa: S311  # a seed, no secret
     assert kube is not None
@@ -69,7 +70,6 @@ def run_one(site: Site, directory: Path, seed: int) -> list[str]:
     tree.mkdir()
     for number in range(5):
         (tree / f"{number}").write_bytes(chance.randbytes(chance.randrange(40_000)))
-    runner = site.runner()
     inputs = (Input("in", str(tree)),)
     job = Job(f"job{seed}", TOOL, "tool:1", inputs=inputs, outputs=(Output("out"),))
     job_id = runner.submit(job, Heard())
@@ -101,7 +101,10 @@ def test_no_job_is_lost_doubled_or_falsely_done_wherever_its_pod_is_evicted(
         return request.getfixturevalue("moto_server")
 
     with open_site(FAKE, tmp_path, server) as site, ThreadPoolExecutor(AT_ONCE) as pool:
-        found = pool.map(lambda seed: run_one(site, tmp_path, seed), range(evictions))
+        heads = [site.runner() for _ in range(AT_ONCE)]
+        found = pool.map(
+            lambda seed: run_one(site, heads[seed % AT_ONCE], tmp_path, seed), range(evictions)
+        )
         wrong = [line for lines in found for line in lines]
         assert site.kube is not None
         made = site.kube.controller.pods_created
