@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
 
@@ -20,6 +20,7 @@ from s3runner.errors import (
     StagingError,
 )
 from s3runner.model import Manifest, StoreConfig
+from s3runner.runner.linked_directories import Linked
 from s3runner.staging.expiry import (
     Lifetimes,
     StoredJob,
@@ -27,10 +28,14 @@ from s3runner.staging.expiry import (
     job_of,
     jobs_in,
     keys_named,
+    marks_in,
     old_blobs,
+    old_kept_jobs,
     old_probes,
     removal_steps,
+    unlinked_marks,
 )
+from s3runner.staging.keeping import directories_in
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
 from s3runner.staging.named import read_named
@@ -48,29 +53,35 @@ _TOGETHER = 1000
 
 @dataclass(frozen=True, slots=True)
 class Garbage:
-    """What is to go, or has gone. Sizes are in bytes."""
+    """What is to go, or has gone. Sizes are in bytes. `marks` are what blobs were kept by."""
 
     jobs: tuple[StoredJob, ...] = ()
     blobs: tuple[StoredObject, ...] = ()
     uploads: tuple[OpenUpload, ...] = ()
     probes: tuple[StoredObject, ...] = ()
+    marks: tuple[StoredObject, ...] = ()
 
     @property
     def size(self) -> int:
         """Bytes of all of it."""
-        objects = sum(item.size for item in (*self.blobs, *self.probes))
+        objects = sum(item.size for item in (*self.blobs, *self.probes, *self.marks))
         return objects + sum(job.size for job in self.jobs) + sum(up.size for up in self.uploads)
 
 
 @dataclass(frozen=True)
 class Collector:
-    """Finds garbage below one prefix, and removes it. Safe to stop anywhere, and to run twice."""
+    """Finds garbage below one prefix, and removes it. Safe to stop anywhere, and to run twice.
+
+    What is kept for links in directories that were searched for them (`linked`) is kept no longer
+    once none of them is left.
+    """
 
     store: RetryingStore
     control: StoreControl
     config: StoreConfig
     lifetimes: Lifetimes
     retry: Retry = field(default_factory=Retry)
+    linked: Linked = field(default_factory=Linked)
 
     def collect(self, *, dry_run: bool) -> Garbage:
         """Remove what nobody needs any more; return what went, or with `dry_run` would go.
@@ -93,19 +104,50 @@ class Collector:
         now, times, layout = self.retry.call(self.control.now), self.lifetimes, self._layout
         stale = now - timedelta(seconds=times.leftover_s)
         jobs = jobs_in(self.store.list(layout.jobs_prefix), layout)
+        jobs |= self._unlinked(tuple(old_kept_jobs(jobs, now, times.job_s)))
         expired = tuple(expired_jobs(jobs, now, times.job_s))
         undecided = {job.job_id for job in expired if not self._has_commit(job)}
+        blobs = old_blobs(self.store.list(layout.blobs_prefix), layout, now, times.blob_s)
+        kept, marks = self._marks(now - timedelta(seconds=times.blob_s))
         found = Garbage(
             jobs=tuple(job for job in expired if job.job_id not in undecided),
-            blobs=tuple(old_blobs(self.store.list(layout.blobs_prefix), layout, now, times.blob_s)),
+            blobs=tuple(item for item in blobs if item.key not in kept),
             uploads=self._idle_uploads(stale),
             probes=tuple(
                 old_probes(self.store.list(layout.probes_prefix), layout, now, times.leftover_s)
             ),
+            marks=marks,
         )
         if not (found.jobs or found.blobs or found.uploads):
             return found
         return self._without_needed(found, undecided)
+
+    def _unlinked(self, kept: Sequence[StoredJob]) -> dict[str, StoredJob]:
+        """Return the kept jobs that no link in the directories that they are kept for leads to."""
+        if not self.linked.directories:
+            return {}
+        lonely = [job for job in kept if job.job_id not in self.linked.jobs]
+        answers = run_all("gc", [partial(self._directories_of, job) for job in lonely])
+        return {
+            job.job_id: replace(job, unlinked=True)
+            for job, directories in zip(lonely, answers, strict=True)
+            if directories is not None and directories <= self.linked.directories
+        }
+
+    def _directories_of(self, job: StoredJob) -> frozenset[str] | None:
+        key = self._layout.job(job.job_id).keep
+        try:
+            return directories_in(read(self.store, key), self.config.uri(key))
+        except (ObjectNotFoundError, SpecError):
+            return None
+
+    def _marks(self, before: datetime) -> tuple[set[str], tuple[StoredObject, ...]]:
+        """Return the blobs that are kept, and the marks that are no longer for anything."""
+        linked = self.linked
+        marks = list(marks_in(self.store.list(self._layout.kept_prefix), self._layout))
+        gone = set(unlinked_marks(marks, linked.directories, linked.blobs, before))
+        kept = {mark.blob for mark in marks if mark not in gone}
+        return kept, tuple(mark.stored for mark in gone)
 
     def _has_commit(self, job: StoredJob) -> bool:
         """Tell whether the commit is one: a damaged one decides nothing."""
@@ -135,13 +177,16 @@ class Collector:
             "gc", [partial(self._needs_of, job, blobs, ended) for job in open_jobs if job.has_spec]
         )
         needed = set[str]().union(*needs)
-        spared = {job.job_id for job in (*open_jobs, *(job for job in jobs if job.kept))}
+        unlinked = {job.job_id for job in found.jobs if job.unlinked}
+        kept = (job for job in jobs if job.kept and job.job_id not in unlinked)
+        spared = {job.job_id for job in (*open_jobs, *kept)}
         sources = spared | {job_of(key, layout) for key in needed}
         return Garbage(
             jobs=tuple(job for job in found.jobs if job.job_id not in sources),
             blobs=tuple(item for item in found.blobs if item.key not in needed),
             uploads=tuple(item for item in found.uploads if job_of(item.key, layout) not in spared),
             probes=found.probes,
+            marks=found.marks,
         )
 
     def _needs_of(self, job: StoredJob, blobs: Collection[str], jobs: Collection[str]) -> set[str]:
@@ -178,10 +223,10 @@ class Collector:
             keys = self._layout.job(job.job_id)
             objects = [item.key for item in self.store.list(f"{keys.root}/")]
             # somebody may have asked to keep it meanwhile
-            if keys.keep not in objects:
+            if keys.keep not in objects or job.unlinked:
                 removal.add(job, objects)
         removal.carry_out()
-        gone = self._delete_unrenewed((*found.blobs, *found.probes))
+        gone = self._delete_unrenewed((*found.blobs, *found.probes, *found.marks))
         self.retry.call(lambda: self.control.abort(found.uploads))
         if removal.failures:
             raise StagingError("gc", removal.failures)
@@ -190,6 +235,7 @@ class Collector:
             blobs=tuple(item for item in found.blobs if item.key in gone),
             uploads=found.uploads,
             probes=tuple(item for item in found.probes if item.key in gone),
+            marks=tuple(item for item in found.marks if item.key in gone),
         )
 
     def _delete_unrenewed(self, found: Sequence[StoredObject]) -> set[str]:

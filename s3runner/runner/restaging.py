@@ -81,7 +81,7 @@ def _stage_in_again(head: Head, spec: Spec, lost: str) -> None:
     """
     staged = {
         entry.path: entry
-        for entry in _read_inputs(head, spec).entries
+        for entry in read_inputs(head, spec).entries
         if _is_staged(head, spec, entry)
     }
     if lost not in {head.config.uri(entry.at.key) for entry in staged.values() if entry.at}:
@@ -133,7 +133,8 @@ def _differences(
             yield InputError("the file is not what was staged in", source=files[path].path)
 
 
-def _read_inputs(head: Head, spec: Spec) -> Manifest:
+def read_inputs(head: Head, spec: Spec) -> Manifest:
+    """Return a job's inputs, wherever they are listed. Raises SpecError."""
     inputs = spec.inputs
     if not isinstance(inputs, ExternalManifest):
         return inputs

@@ -18,6 +18,7 @@ from s3runner.runner.creation import newest_generation
 from s3runner.runner.ending import describe
 from s3runner.runner.head import Head
 from s3runner.runner.landing import Places, check_places
+from s3runner.runner.linking import Links
 from s3runner.runner.logs import LogSink, follow_logs, show_logs
 from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncedOutput, SyncResult
 
@@ -72,12 +73,25 @@ class Runner:
         with _named("wait"):
             return follow.Follower(self.head, job_id, listener)
 
-    def sync_in_place(self, job_id: str, streams: Path, listener: Listener) -> SyncResult:
-        """Bring the results here: absolute ones to their own places, the others below `streams`."""
+    def sync_in_place(
+        self, job_id: str, streams: Path, listener: Listener, links: Links | None = None
+    ) -> SyncResult:
+        """Bring the results here: absolute ones to their own places, the others below `streams`.
+
+        Those of `links` stay in the bucket, and what comes is a link to where it is mounted.
+        """
         with _named("sync"):
             spec, _ = self.head.read_spec(job_id)
             places = Places(streams, gather_absolute=False)
-            return syncing.sync(self.head, spec, places, listener, overwrite=True)
+            return syncing.sync(self.head, spec, places, listener, overwrite=True, links=links)
+
+    def hand_over(self, job_id: str, links: Links, listener: Listener) -> None:
+        """Put links in the places of the job's local inputs, after reading them back."""
+        from s3runner.runner.handing_over import hand_over  # noqa: PLC0415
+
+        with _named("hand over"):
+            spec, _ = self.head.read_spec(job_id)
+            hand_over(self.head, spec, links, listener)
 
     def sync(
         self, job_id: str, into: Path | None, listener: Listener, *, overwrite: bool = False

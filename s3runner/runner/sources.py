@@ -12,6 +12,8 @@ from dataclasses import dataclass, field, replace
 
 from s3runner.errors import InputError, ObjectNotFoundError, S3RunnerError, UnsupportedError
 from s3runner.model import Entry, Kind, Manifest, S3Uri, StoreConfig, StoredAt
+from s3runner.staging.digest import combine, listed
+from s3runner.staging.keeping import parts_of_kept
 from s3runner.staging.layout import AttemptLayout, StoreLayout
 from s3runner.staging.manifest import load_manifest, parse_document
 from s3runner.staging.named import read_named
@@ -51,7 +53,21 @@ class RemoteSources:
         if attempt is not None:
             found = self._from_attempt(path, uri, attempt, parsed.key.rstrip("/"), member)
             return found if keep_names else _moved(found, path)
-        return Manifest(tuple(self._foreign(path, S3Uri.parse(uri))))
+        kept = self._kept(path, parsed) if not member else None
+        return Manifest((kept,) if kept else tuple(self._foreign(path, S3Uri.parse(uri))))
+
+    def _kept(self, path: str, uri: S3Uri) -> Entry | None:
+        """Return a blob that a local file was replaced by, with the digests of that file."""
+        layout = StoreLayout(self.config.prefix)
+        name = uri.key.rpartition("/")[2]
+        if uri.bucket != self.config.bucket or layout.blob(name) != uri.key:
+            return None
+        parts = parts_of_kept(self.store, layout, name)
+        if parts is None:
+            return None
+        found = _foreign_file(path, self.store.head(uri.key), uri)
+        at = StoredAt(uri.key)
+        return replace(found, digest=combine(parts), parts=listed(parts), at=at)
 
     def _elsewhere(self, path: str, url: str) -> Iterator[Entry]:
         retry = Retry(budget_s=self.config.retry_budget_s)

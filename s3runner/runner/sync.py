@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path, PurePosixPath
@@ -30,6 +31,7 @@ from s3runner.runner.landing import (
     refuse_shared_places,
     to_be_placed,
 )
+from s3runner.runner.linking import Links, choose, make_links
 from s3runner.runner.report import SYNC, Listener, SyncedOutput, SyncResult
 from s3runner.runner.segments import Segments, attempts_with_segments, cap_note
 from s3runner.runner.unfinished import landing, remove
@@ -55,13 +57,19 @@ _STREAM_PATHS = {f"{STREAMS}/{name}" for name in ("stdout", "stderr", "exit_code
 
 
 def sync(
-    head: Head, spec: Spec, places: Places, listener: Listener, *, overwrite: bool
+    head: Head,
+    spec: Spec,
+    places: Places,
+    listener: Listener,
+    *,
+    overwrite: bool,
+    links: Links | None = None,
 ) -> SyncResult:
-    """Bring a committed job's outputs and streams to this machine.
+    """Bring a committed job's outputs and streams to this machine, those of `links` as links.
 
     Raises SettingsError if the job has no commit yet, SpecError for a result that holds what the
-    job did not declare, StagingError (28) for a directory that differs, and whatever the store or
-    the disk refuses.
+    job did not declare, StagingError (28) for a directory that differs, and whatever the store, the
+    disk or the mounted bucket refuses.
     """
     commit = head.read_commit(spec.job_id)
     if commit is None:
@@ -70,18 +78,23 @@ def sync(
     meter = Meter()
     store = head.store.with_meter(meter)
     manifest = read_manifest(head, store, spec, result)
-    total = sum(entry.size for entry in manifest.entries)
-    files = sum(entry.kind is Kind.FILE for entry in manifest.entries)
+    linked = choose(head, spec.job_id, manifest, links) if links else ()
+    apart = {entry.path for entry in linked}
+    brought = [entry for entry in manifest.entries if entry.path not in apart]
+    total = sum(entry.size for entry in brought)
+    files = sum(entry.kind is Kind.FILE for entry in brought)
     meter.listener = lambda phase: listener.phase(SYNC, phase, total, files)
     with _disk_errors(places.into):
         refuse_shared_places(manifest, places)
-        tops = list(_trees(manifest))
+        tops = list(_trees(replace(manifest, entries=tuple(brought))))
         trees = _to_be_placed(tops, places, overwrite=overwrite)
         beside = [Path(places(tree.entries[0].path)).parent for tree in tops]
         # without a result there may be nothing to bring, and no directory to make
         with landing(places.into, spec.job_id, beside) if result else contextlib.nullcontext():
             _place(store, trees, places, meter, spec.job_id)
-            _remember(head, manifest, places)
+            _remember(head, manifest.packs, brought, places)
+            if links:
+                make_links(linked, links, spec.job_id)
             streams = _write_result(result, places, spec.job_id)
             if result is None or result.manifest_digest is None:
                 job = head.layout.job(spec.job_id)
@@ -269,12 +282,12 @@ def _set_aside(places: Iterable[str], *, files: bool = False) -> Iterator[None]:
         remove(aside)
 
 
-def _remember(head: Head, manifest: Manifest, places: Places) -> None:
+def _remember(head: Head, packs: Iterable[Pack], entries: Iterable[Entry], places: Places) -> None:
     """Note where the files came from: as inputs of another job they need no upload."""
     with head.cache.together():
-        for pack in manifest.packs:
+        for pack in packs:
             head.cache.put_synced_pack(head.config.uri(pack.key), pack.size, parts_of(pack))
-        for entry in manifest.entries:
+        for entry in entries:
             if entry.kind is Kind.FILE and entry.at is not None:
                 identity = Identity.of(os.lstat(places(entry.path)))
                 origin = SyncedFrom(head.config.uri(entry.at.key), entry.at.offset)

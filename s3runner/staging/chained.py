@@ -17,6 +17,7 @@ from s3runner.staging.digest import combine, listed
 from s3runner.staging.digest_cache import Cached, DigestCache, SyncedFrom
 from s3runner.staging.expiry import is_near_its_end
 from s3runner.staging.hashing import hash_file
+from s3runner.staging.keeping import is_kept
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.parallel import run_all
 from s3runner.staging.plan import Parts
@@ -113,13 +114,16 @@ class ChainedInputs:
         return Pack(key, size, combine(parts), listed(parts))
 
     def _is_there(self, key: str, size: int) -> bool:
-        """Tell whether the object is there, whole, and far from its job's end."""
+        """Tell whether the object is there, whole, and its job far from its end, or kept."""
         try:
             stored = self.store.head(key)
         except ObjectNotFoundError:
             return False
+        if stored.size != size:
+            return False
         now = datetime.now(timezone.utc)
-        return stored.size == size and not is_near_its_end(stored.modified, now, self.job_ttl_s)
+        is_near = is_near_its_end(stored.modified, now, self.job_ttl_s)
+        return not is_near or is_kept(self.store, self.layout, key)
 
 
 def _hash(file: LocalFile) -> Parts | None:

@@ -163,9 +163,9 @@ class DigestCache:
         return None if racy else cached
 
     def origin_of(self, identity: Identity) -> SyncedFrom | None:
-        """Return where a synced output came from, if this file is still it by all that `stat` says.
+        """Return where a synced output came from, if this file may still be it.
 
-        Its bytes are to be hashed once before that is believed: see `put_synced`.
+        Its bytes are to be hashed before that is believed: see `put_synced`.
         """
         cached, _ = self._row(identity)
         return cached.origin if cached is not None else None
@@ -175,9 +175,11 @@ class DigestCache:
         return self._query("select 1 from files where uri is not null limit 1", ()) is not None
 
     def _row(self, identity: Identity) -> tuple[Cached | None, bool]:
+        # a synced output that was moved, or had its mode changed, has another ctime: hashing it
+        # shows whether it has other bytes, too
         row = self._query(
-            'select parts, uri, "offset", racy from files'
-            " where dev = ? and ino = ? and size = ? and mtime_ns = ? and ctime_ns = ?",
+            'select parts, uri, "offset", racy or ctime_ns <> ?5 from files where dev = ?1'
+            " and ino = ?2 and size = ?3 and mtime_ns = ?4 and (ctime_ns = ?5 or uri is not null)",
             _key(identity),
         )
         if row is None:

@@ -7,7 +7,7 @@ Pure, so that every row of the rule can be tested. Ages are by the store's clock
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 
@@ -18,6 +18,7 @@ from s3runner.store.protocol import StoredObject
 DAY_S = 86400.0
 
 _BLOB = re.compile(r"([0-9a-f]{2})/\1[0-9a-f]{62}(-[1-9][0-9]*)?")
+_MARK = re.compile(r"([0-9a-f]{2})/((?:\1)[0-9a-f]{62}(?:-[1-9][0-9]*)?)/([^/]+)\.json")
 _PROBE = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 
@@ -38,13 +39,17 @@ DEFAULT_LIFETIMES = Lifetimes(blob_s=30 * DAY_S, job_s=90 * DAY_S)
 
 @dataclass(frozen=True, slots=True)
 class StoredJob:
-    """What a listing says of one job. `committed` is the age of its commit, None without one."""
+    """What a listing says of one job. `committed` is the age of its commit, None without one.
+
+    `unlinked`: it is kept for links, and none of them is left.
+    """
 
     job_id: str
     objects: int = 0
     size: int = 0
     has_spec: bool = False
     kept: bool = False
+    unlinked: bool = False
     committed: datetime | None = None
 
 
@@ -118,13 +123,58 @@ def expired_jobs(jobs: Mapping[str, StoredJob], now: datetime, ttl_s: float) -> 
     | commit.json | keep.json | may go |
     |---|---|---|
     | none | | never: the job has not ended |
-    | any | yes | no |
+    | any | yes | no, unless it is for links of which none is left: as without it |
     | younger than the time | no | not yet |
     | older | no | yes |
     """
     for job in jobs.values():
-        if job.committed is not None and not job.kept and is_older(job.committed, now, ttl_s):
+        stays = job.committed is None or (job.kept and not job.unlinked)
+        if not stays and _has_ended_before(job, now, ttl_s):
             yield job
+
+
+def old_kept_jobs(
+    jobs: Mapping[str, StoredJob], now: datetime, ttl_s: float
+) -> Iterator[StoredJob]:
+    """Yield the jobs that are there only because they are kept."""
+    for job in jobs.values():
+        if job.kept and _has_ended_before(job, now, ttl_s):
+            yield job
+
+
+def _has_ended_before(job: StoredJob, now: datetime, ttl_s: float) -> bool:
+    return job.committed is not None and is_older(job.committed, now, ttl_s)
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What keeps a blob for links in one directory, which is named by its id."""
+
+    stored: StoredObject
+    blob: str
+    directory: str
+
+
+def marks_in(found: Iterable[StoredObject], layout: StoreLayout) -> Iterator[Mark]:
+    """Yield the marks of kept blobs; whatever else lies there is not ours to judge."""
+    for item in found:
+        match = _MARK.fullmatch(item.key.removeprefix(layout.kept_prefix))
+        if match:
+            yield Mark(item, layout.blob(match[2]), match[3])
+
+
+def unlinked_marks(
+    marks: Iterable[Mark], directories: Container[str], blobs: Container[str], before: datetime
+) -> Iterator[Mark]:
+    """Yield those for links in these directories, where none leads to the blob.
+
+    `blobs` are the names that links lead to. What is younger may be of a link that was not there
+    yet when the directories were searched.
+    """
+    for mark in marks:
+        is_linked = mark.blob.rpartition("/")[2] in blobs
+        if mark.directory in directories and not is_linked and mark.stored.modified < before:
+            yield mark
 
 
 def keys_named(manifest: Manifest, bucket: str) -> set[str]:

@@ -65,6 +65,20 @@ class StoreLayout:
         return _join(self.prefix, "blobs", name[:2], name)
 
     @property
+    def kept_prefix(self) -> str:
+        """Where the documents of kept blobs begin, with the closing slash."""
+        return _join(self.prefix, "kept") + "/"
+
+    def kept_prefix_of(self, digest: str) -> str:
+        """Return where those of one blob begin, with the closing slash."""
+        name = digest.removeprefix("sha256:")
+        return f"{self.kept_prefix}{name[:2]}/{name}/"
+
+    def kept(self, digest: str, directory: str) -> str:
+        """Return the key that keeps a blob for the links in a directory, which its id names."""
+        return f"{self.kept_prefix_of(digest)}{directory}.json"
+
+    @property
     def probes_prefix(self) -> str:
         """Where the conditional-write probes begin, with the closing slash."""
         return _join(self.prefix, "probes") + "/"

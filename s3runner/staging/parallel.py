@@ -19,7 +19,7 @@ from s3runner.errors import (
     StoreAccessError,
     StoreUnavailableError,
 )
-from s3runner.store.stopping import StoppedError, stopped_by
+from s3runner.store.stopping import Signal, StoppedError, passed_on_to, stopped_by
 
 if TYPE_CHECKING:  # see run_all
     from concurrent.futures import Future
@@ -44,6 +44,7 @@ def run_all(operation: str, tasks: Sequence[Callable[[], T]]) -> list[T]:
 
     Raises StagingError with the failures of all that ran; any other exception as it is, after which
     tasks end at their next pause, request or part: an interrupted command is not to go on waiting.
+    So do they when the thread that called is stopped, which raises StoppedError.
     """
     if len(tasks) <= 1:
         return [_run_one(operation, task) for task in tasks]
@@ -51,7 +52,7 @@ def run_all(operation: str, tasks: Sequence[Callable[[], T]]) -> list[T]:
     from concurrent.futures import ThreadPoolExecutor  # noqa: PLC0415
 
     halt = _Halt()
-    with ThreadPoolExecutor(THREADS) as pool:
+    with passed_on_to(halt.end_now), ThreadPoolExecutor(THREADS) as pool:
         try:
             futures = [pool.submit(_unless_halted, halt, task) for task in tasks]
             return _results(operation, futures)
@@ -69,7 +70,7 @@ class _Halt:
 
     def __init__(self) -> None:
         self.begin_no_more = threading.Event()
-        self.end_now = threading.Event()
+        self.end_now = Signal()
 
 
 def _run_one(operation: str, task: Callable[[], T]) -> T:
@@ -101,17 +102,20 @@ def _unless_halted(halt: _Halt, task: Callable[[], T]) -> T:
 def _results(operation: str, futures: Sequence[Future[T]]) -> list[T]:
     results: list[T] = []
     failures: list[S3RunnerError] = []
+    stopped: StoppedError | None = None
     for future in futures:
         try:
             results.append(future.result())
-        except StoppedError:
-            continue
+        except StoppedError as error:
+            stopped = error
         except StagingError as error:
             failures += error.failures
         except S3RunnerError as error:
             failures.append(error)
     if failures:
         raise StagingError(operation, failures) from failures[0]
+    if stopped is not None:
+        raise stopped
     return results
 
 

@@ -16,6 +16,7 @@ from s3runner.model import Entry, Manifest, Pack, S3Uri, StoredAt
 from s3runner.staging.digest import part_count, part_range, part_size, parts_of
 from s3runner.staging.download import whole_part
 from s3runner.staging.expiry import Lifetimes, is_near_its_end, job_of
+from s3runner.staging.keeping import is_kept
 from s3runner.staging.layout import StoreLayout
 from s3runner.staging.parallel import ByteBudget, run_all
 from s3runner.staging.plan import make_manifest
@@ -79,7 +80,9 @@ class Renewal:
         except ObjectNotFoundError as error:
             uri = str(S3Uri(self.store.bucket, key))
             raise InputError("the output is gone: its job has expired", source=uri) from error
-        return is_near_its_end(stored.modified, datetime.now(timezone.utc), self.lifetimes.job_s)
+        now = datetime.now(timezone.utc)
+        is_near = is_near_its_end(stored.modified, now, self.lifetimes.job_s)
+        return is_near and not is_kept(self.store, self.layout, key)
 
     def _copy(self, key: str, item: Entry | Pack) -> Copy:
         blob = self.layout.blob(item.digest)

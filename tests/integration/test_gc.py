@@ -186,6 +186,7 @@ def test_the_verb_leaves_what_is_young(desk: Desk) -> None:
         "blobs": [],
         "uploads": [],
         "probes": [],
+        "marks": [],
     }
     assert ran.stderr.startswith("s3runner: gc: removed 0 jobs, 0 blobs, ")
     assert desk.keys() == before

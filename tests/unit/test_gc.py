@@ -586,6 +586,7 @@ def test_the_verb_shows_each_thing_that_would_go(shelf: Shelf) -> None:
         "blobs": [{"uri": STORE.uri(BLOB), "size": 2048}],
         "uploads": [{"uri": STORE.uri(BLOB), "size": 7}],
         "probes": [],
+        "marks": [],
     }
     lines = list(lines_of(document))
     assert lines[0].startswith(
