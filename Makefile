@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 GALAXY_VERSION ?= 26.1.2
+OLDER_GALAXIES ?= 26.0.2 25.1.3
 PYTEST_FLAGS ?= -n 2 --dist loadgroup
 
-.PHONY: demo test nightly test-cluster test-galaxy test-galaxy-pins check image bench bench-cluster clean
+.PHONY: demo test nightly test-cluster test-galaxy $(OLDER_GALAXIES:%=test-galaxy-%) test-galaxy-pins check image bench bench-galaxy bench-cluster clean
 
 demo: $(VENV)/.demo  ## Run the main job on an embedded S3 server: no root, no other network
 	$(BIN)/s3runner demo
@@ -16,6 +17,7 @@ test: $(VENV)/.test  ## Pass the tests; the last lines say which real services w
 nightly: $(VENV)/.test  ## The tests that take minutes, and properties with many more examples
 	$(BIN)/python -m pytest $(PYTEST_FLAGS) -m nightly
 	HYPOTHESIS_PROFILE=nightly $(BIN)/python -m pytest $(PYTEST_FLAGS) $$(grep -rl 'from hypothesis' tests --include='test_*.py')
+	$(MAKE) $(OLDER_GALAXIES:%=test-galaxy-%)
 
 # Without a default; CONTRIBUTING.md says what each is
 CLUSTER_NEEDS := S3RUNNER_TEST_KUBECONFIG S3RUNNER_TEST_WORKER_IMAGE S3RUNNER_TEST_TOOL_IMAGE S3RUNNER_TEST_S3_ENDPOINT S3RUNNER_TEST_S3_POD_ENDPOINT S3RUNNER_TEST_BUCKET AWS_ACCESS_KEY_ID AWS_SECRET_ACCESS_KEY
@@ -33,6 +35,9 @@ test-cluster:  ## The cluster suite on the Kubernetes cluster that S3RUNNER_TEST
 # anyio's plugin, which Galaxy brings, warns under a newer pytest, and warnings are errors here
 test-galaxy: .venv-galaxy/.test  ## A real Galaxy server whose jobs run in pods that see none of its files
 	.venv-galaxy/bin/python -m pytest -p no:anyio tests/e2e
+
+$(OLDER_GALAXIES:%=test-galaxy-%): test-galaxy-%: .venv-galaxy-%/.test  ## The same tools on an older Galaxy
+	.venv-galaxy-$*/bin/python -m pytest -p no:anyio tests/e2e/test_galaxy_tools.py
 
 test-galaxy-pins: .venv-galaxy-pins/.test  ## Unit and contract tests under the versions that Galaxy pins
 	.venv-galaxy-pins/bin/python -m pytest $(PYTEST_FLAGS) tests/unit tests/contract
@@ -52,13 +57,18 @@ bench: $(VENV)/.test  ## Reproducible measurements, each against a peer in the s
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python bench/overhead.py
 	$(BIN)/python bench/memory.py
 
+# pykube-ng is what Galaxy's own runner needs: it goes to a directory of its own, and moves nothing of Galaxy's
+bench-galaxy: .venv-galaxy/.test  ## What s3runner costs inside Galaxy, against Galaxy's own Kubernetes runner
+	$(BIN)/uv pip install --quiet --no-deps --target .venv-galaxy/pykube pykube-ng==23.6.0
+	PYTHONPATH=tests .venv-galaxy/bin/python -W ignore bench/galaxy_overhead.py --pykube .venv-galaxy/pykube
+
 bench-cluster:  ## What a job costs on that cluster, against a bare Job
 	$(need-cluster)
 	@$(MAKE) $(VENV)/.test
 	$(BIN)/python bench/kube_overhead.py
 
 clean:
-	rm -rf .venv .venv-galaxy .venv-galaxy-pins demo-result docker/wheels
+	rm -rf .venv .venv-galaxy .venv-galaxy-* demo-result docker/wheels
 
 # The interpreter comes from the system, everything else from the package index through uv (quick, cached).
 $(VENV)/bin/uv:
@@ -70,21 +80,38 @@ $(VENV)/.demo $(VENV)/.test $(VENV)/.dev: $(VENV)/.%: pyproject.toml | $(VENV)/b
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[$*]'
 	@touch $@
 
+# Galaxy's packages do not say which versions of each other they need.
+GALAXY_PACKAGES := auth config data files job-execution job-metrics navigation objectstore schema tool-shed-schema tool-util tool-util-models tours util web-apps web-framework web-stack
+
 # Galaxy ships its pins inside its own package; its certifi pin is left out because CAs must be fresh.
+define venv-with-pins-of
+$(PYTHON) -m venv $(@D)
+$(BIN)/python -m pip download --quiet --no-deps --dest $(@D)/wheel galaxy-app==$(1)
+$(BIN)/python -m zipfile -e $(@D)/wheel/*.whl $(@D)/galaxy
+grep -E '^[A-Za-z0-9]' $(@D)/galaxy/galaxy/dependencies/pinned-requirements.txt | grep -v '^certifi==' >$(@D)/pins.txt
+printf 'galaxy-%s==$(1)\n' $(GALAXY_PACKAGES) >>$(@D)/pins.txt
+endef
+
+# Ours comes second, under the same pins, and must leave every version of Galaxy's as it was.
+define install-galaxy-and-ours
+$(BIN)/uv pip install --quiet --python $(@D)/bin/python --constraint $(2) galaxy-app==$(1) galaxy-web-apps==$(1)
+$(BIN)/uv pip freeze --python $(@D)/bin/python | sort >$(@D)/before.txt
+$(BIN)/uv pip install --quiet --python $(@D)/bin/python --constraint $(2) --editable '.[galaxy]'
+$(BIN)/uv pip freeze --python $(@D)/bin/python | sort | comm -13 - $(@D)/before.txt | { ! grep .; }
+$(BIN)/uv pip install --quiet --python $(@D)/bin/python --constraint $(2) --editable '.[test]' 'total-perspective-vortex>=3.2.1,<4'
+endef
+
 .venv-galaxy-pins/.test: pyproject.toml | $(VENV)/bin/uv
-	$(PYTHON) -m venv .venv-galaxy-pins
-	$(BIN)/python -m pip download --quiet --no-deps --dest .venv-galaxy-pins/wheel galaxy-app==$(GALAXY_VERSION)
-	$(BIN)/python -m zipfile -e .venv-galaxy-pins/wheel/*.whl .venv-galaxy-pins/galaxy
-	grep -E '^[A-Za-z0-9]' .venv-galaxy-pins/galaxy/galaxy/dependencies/pinned-requirements.txt | grep -v '^certifi==' >.venv-galaxy-pins/pins.txt
+	$(call venv-with-pins-of,$(GALAXY_VERSION))
 	$(BIN)/uv pip install --quiet --python .venv-galaxy-pins/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[test]'
 	@touch $@
 
-# Ours comes second, under the same pins, and must leave every version of Galaxy's as it was.
 .venv-galaxy/.test: pyproject.toml .venv-galaxy-pins/.test
 	$(PYTHON) -m venv .venv-galaxy
-	$(BIN)/uv pip install --quiet --python .venv-galaxy/bin/python --constraint .venv-galaxy-pins/pins.txt galaxy-app==$(GALAXY_VERSION) galaxy-web-apps==$(GALAXY_VERSION)
-	$(BIN)/uv pip freeze --python .venv-galaxy/bin/python | sort >.venv-galaxy/before.txt
-	$(BIN)/uv pip install --quiet --python .venv-galaxy/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[galaxy]'
-	$(BIN)/uv pip freeze --python .venv-galaxy/bin/python | sort | comm -13 - .venv-galaxy/before.txt | { ! grep .; }
-	$(BIN)/uv pip install --quiet --python .venv-galaxy/bin/python --constraint .venv-galaxy-pins/pins.txt --editable '.[test]' 'total-perspective-vortex>=3.2.1,<4'
+	$(call install-galaxy-and-ours,$(GALAXY_VERSION),.venv-galaxy-pins/pins.txt)
+	@touch $@
+
+$(OLDER_GALAXIES:%=.venv-galaxy-%/.test): .venv-galaxy-%/.test: pyproject.toml | $(VENV)/bin/uv
+	$(call venv-with-pins-of,$*)
+	$(call install-galaxy-and-ours,$*,$(@D)/pins.txt)
 	@touch $@

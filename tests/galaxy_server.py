@@ -22,6 +22,8 @@ from typing import Any
 
 import yaml
 from conftest import S3Access
+from galaxy_job_conf import ON_KUBERNETES, job_conf, write_settings
+from kube_api.sites import Site
 from service_rule import missing_service
 from waiting import wait_until
 
@@ -30,8 +32,13 @@ _KEY = "bootstrap-key-of-the-tests"
 ADMIN = "admin"
 """The name of the user who may upload files of the server's machine."""
 
-_START_S = 300
-_JOB_S = 240
+_START_S = 900
+_JOB_S = 900
+"""Far beyond what a machine takes that has nothing else to do; each job costs it seconds."""
+
+_LOOK_S = 0.3
+"""From one question to the next: each takes time that Galaxy would do something else in."""
+
 _OVER = ("ok", "error", "deleted", "paused", "failed")
 
 
@@ -42,15 +49,35 @@ def require_galaxy() -> None:
 
 
 class GalaxyServer:
-    """A Galaxy that can be started, killed and started again; its directory stays."""
+    """A Galaxy that can be started, killed and started again; its directory stays.
 
-    def __init__(self, directory: Path, access: S3Access, **more: Any) -> None:
+    Its jobs run on the local cluster, through the bucket of `access`, with what `endpoints` says
+    among the store's settings; where there is a `site`, tools whose ids begin with k_ run on
+    Kubernetes. `more` is for galaxy.yml.
+    """
+
+    def __init__(
+        self,
+        directory: Path,
+        access: S3Access,
+        *,
+        endpoints: Mapping[str, str] | None = None,
+        site: Site | None = None,
+        **more: Any,
+    ) -> None:
         self.directory = directory
         self.access = access
+        self.site = site
         self._process: subprocess.Popen[bytes] | None = None
         with socket.create_server(("127.0.0.1", 0)) as free:
             self.port = free.getsockname()[1]
-        self._write_configuration(more)
+        self._write_tools()
+        self._write_tables()
+        write_settings(directory, access, endpoints or {})
+        (directory / "job_conf.xml").write_text(job_conf(site).as_xml())
+        (directory / "job_conf.yml").write_text(job_conf(site).as_yaml())
+        self._more = {"job_config_file": f"{directory}/job_conf.xml", **more}
+        self.configure()
 
     @property
     def log(self) -> str:
@@ -73,7 +100,7 @@ class GalaxyServer:
                 stderr=log,
                 start_new_session=True,
             )
-        wait_until(self._answers, _START_S)
+        wait_until(self._answers, _START_S, every_s=_LOOK_S)
 
     def stop(self) -> None:
         """End Galaxy as an administrator would."""
@@ -87,7 +114,11 @@ class GalaxyServer:
         process, self._process = self._process, None
         if process is not None:
             process.send_signal(how)
-            process.wait(timeout=60)
+            try:
+                process.wait(timeout=_JOB_S)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                raise
 
     def _answers(self) -> bool:
         assert self._process is not None
@@ -106,7 +137,7 @@ class GalaxyServer:
             data=None if body is None else json.dumps(body).encode(),
             headers={"x-api-key": key, "content-type": "application/json"},
         )
-        with urllib.request.urlopen(request, timeout=60) as answer:  # noqa: S310 # our own server
+        with urllib.request.urlopen(request, timeout=_JOB_S) as answer:  # noqa: S310 # our own server
             return json.loads(answer.read() or b"null")
 
     def user(self, name: str) -> GalaxyUser:
@@ -124,20 +155,37 @@ class GalaxyServer:
             "LANG": "C.UTF-8",
             "GALAXY_CONFIG_FILE": str(self.directory / "galaxy.yml"),
             "S3RUNNER_STATE_DIR": str(self.directory / "state"),
-            **self.access.environment,
+            **(self.site.access if self.site else self.access).environment,
         }
 
-    def _write_configuration(self, more: Mapping[str, Any]) -> None:
+    def _write_tools(self) -> None:
         here = self.directory
-        for name in ("run", "home", "config", "data", "tool-data", "indexes"):
-            (here / name).mkdir()
         shutil.copytree(TOOLS, here / "tools")
-        tools = sorted(path.name for path in TOOLS.glob("*.xml"))
+        if self.site is not None:
+            for name in ON_KUBERNETES:
+                self._write_contained(name, name)
+            self._write_contained("hold", "fragile")
+        tools = sorted(path.name for path in (here / "tools").glob("*.xml"))
         (here / "tool_conf.xml").write_text(
             "<toolbox><section id='t' name='t'>"
             + "".join(f"<tool file='{here}/tools/{name}'/>" for name in tools)
             + "</section></toolbox>"
         )
+
+    def _write_contained(self, name: str, new: str) -> None:
+        """Write a tool once more, as one that needs a container and has another id."""
+        assert self.site is not None
+        text = (TOOLS / f"{name}.xml").read_text()
+        first, rest = text.split("\n", 1)
+        image = f'<container type="docker">{self.site.tool_image}</container>'
+        contained = f"{first}\n  <requirements>{image}</requirements>\n{rest}"
+        path = self.directory / "tools" / f"k_{new}.xml"
+        path.write_text(contained.replace(f'id="t_{name}"', f'id="k_{new}"'))
+
+    def _write_tables(self) -> None:
+        here = self.directory
+        for name in ("run", "home", "config", "data", "tool-data", "indexes"):
+            (here / name).mkdir()
         (here / "indexes" / "hg.1.ebwt").write_text("index one\n")
         (here / "indexes" / "hg.2.ebwt").write_text("index two\n")
         (here / "indexes" / "other.1.ebwt").write_text("of another genome\n")
@@ -147,12 +195,15 @@ class GalaxyServer:
             "<columns>value, dbkey, name, path</columns>"
             f"<file path='{here}/tool-data/genomes.loc'/></table></tables>"
         )
-        (here / "job_conf.xml").write_text(self._job_conf())
-        settings = {
+
+    def configure(self, **settings: Any) -> None:
+        """Say what galaxy.yml says from the next start on."""
+        here = self.directory
+        self._more |= settings
+        found = {
             "config_dir": f"{here}/config",
             "data_dir": f"{here}/data",
             "database_connection": f"sqlite:///{here}/universe.sqlite?isolation_level=IMMEDIATE",
-            "job_config_file": f"{here}/job_conf.xml",
             "tool_config_file": f"{here}/tool_conf.xml",
             "tool_data_table_config_path": f"{here}/tables.xml",
             "tool_data_path": f"{here}/tool-data",
@@ -161,55 +212,17 @@ class GalaxyServer:
             "id_secret": "the tests' own",
             "galaxy_infrastructure_url": f"http://127.0.0.1:{self.port}",
             "conda_auto_init": False,
+            "involucro_auto_init": False,
             "enable_celery_tasks": False,
             "watch_tools": "false",
-            "job_runner_monitor_sleep": 0.2,
-            "job_handler_monitor_sleep": 0.2,
+            "job_runner_monitor_sleep": 0.5,
+            "job_handler_monitor_sleep": 0.5,
             "cleanup_job": "never",
             "calculate_dataset_hash": "never",
             "allow_path_paste": True,
-            **more,
+            **self._more,
         }
-        (here / "galaxy.yml").write_text(yaml.safe_dump({"galaxy": settings}))
-
-    def _job_conf(self) -> str:
-        config = self.access.config
-        runner = {
-            "s3runner_cluster": "local",
-            "s3runner_bucket": config.bucket,
-            "s3runner_prefix": config.prefix,
-            "s3runner_endpoint": config.endpoint,
-            "s3runner_insecure_http": "true",
-        }
-        destinations: dict[str, dict[str, str]] = {
-            "pods": {},
-            "extended": {"metadata_strategy": "extended"},
-            "small": {"limits_memory": "64Mi", "s3runner_retry": "{memory_cap: 64Mi}"},
-            "large": {"limits_cpu": "2", "limits_memory": "256Mi"},
-        }
-        plugins = "".join(f"<param id='{name}'>{value}</param>" for name, value in runner.items())
-        again = {"small": "<resubmit condition='memory_limit_reached' destination='large'/>"}
-        places = "".join(
-            f"<destination id='{name}' runner='s3'>"
-            "<param id='outputs_to_working_directory'>true</param>"
-            + "".join(f"<param id='{key}'>{value}</param>" for key, value in given.items())
-            + again.get(name, "")
-            + "</destination>"
-            for name, given in destinations.items()
-        )
-        return (
-            "<job_conf><plugins workers='2'>"
-            "<plugin id='local' type='runner' load='galaxy.jobs.runners.local:LocalJobRunner'/>"
-            "<plugin id='s3' type='runner' load='s3runner.galaxy.runner:S3JobRunner'>"
-            f"{plugins}</plugin></plugins>"
-            f"<destinations default='pods'><destination id='local' runner='local'/>{places}"
-            "</destinations>"
-            "<tools><tool class='local' destination='local'/>"
-            "<tool class='requires_galaxy' destination='local'/>"
-            "<tool id='t_extended' destination='extended'/>"
-            "<tool id='t_hungry' destination='small'/>"
-            "</tools></job_conf>"
-        )
+        (here / "galaxy.yml").write_text(yaml.safe_dump({"galaxy": found}))
 
 
 class GalaxyUser:
@@ -244,7 +257,7 @@ class GalaxyUser:
 
     def wait(self, job: str, *states: str) -> dict[str, Any]:
         """Return a job's description once it is over, or in one of these states."""
-        wait_until(lambda: self.job(job)["state"] in (*_OVER, *states), _JOB_S)
+        wait_until(lambda: self.job(job)["state"] in (*_OVER, *states), _JOB_S, every_s=_LOOK_S)
         return self.job(job)
 
     def job(self, job: str) -> dict[str, Any]:

@@ -5,23 +5,25 @@ It stands apart because a destination may be another one for every job: rules ma
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Hashable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from s3runner import wiring
 from s3runner.cluster.pod_paths import lies_in
-from s3runner.errors import SettingsError
-from s3runner.galaxy.params import Options, destination_of
+from s3runner.errors import S3RunnerError, SettingsError
+from s3runner.galaxy.linking import Disk, Linking, LinkingVerbs, demand_links
+from s3runner.galaxy.param_table import PREFIX
+from s3runner.galaxy.params import LINK, Options, destination_of
 from s3runner.galaxy.translate import references_of
-from s3runner.model import Input, S3Uri
+from s3runner.model import Input, Job, S3Uri
 from s3runner.runner.head import Head
+from s3runner.runner.linked_directories import give_ids
 from s3runner.runner.runner import Runner
 from s3runner.settings import Settings
-
-SETTINGS = "s3runner_settings"
-"""A settings file that lies below all other parameters."""
 
 
 @dataclass(frozen=True)
@@ -31,6 +33,16 @@ class Place:
     runner: Runner
     settings: Settings
     options: Options
+    linking: Linking = field(default_factory=Linking)
+
+    def verbs(self, linkable: Callable[[], Mapping[str, str]]) -> LinkingVerbs:
+        """Return what is done with a job; `linkable` says where links to its files may be."""
+        linking = self.linking
+        return LinkingVerbs(self.runner, linking.results(linkable), linking.inputs())
+
+    def chained(self, job: Job) -> Job:
+        """Return a job whose inputs that are links into the bucket lie there already."""
+        return self.linking.chained(job, self.runner.head.config.bucket)
 
     def holds(self, path: str) -> bool:
         """Tell whether the pods have a path in a volume of theirs."""
@@ -62,30 +74,42 @@ class Place:
 
 
 class Places:
-    """The places of one runner plugin. Safe for concurrent use."""
+    """The places of one runner plugin; relative paths start at `base_dir`.
+
+    `disk` is where Galaxy keeps its files. Safe for concurrent use.
+    """
 
     def __init__(
         self,
         runner_params: Mapping[str, Any],
         config: Mapping[str, Any],
         environ: Mapping[str, str],
+        base_dir: Path = Path("/"),
+        disk: Disk | None = None,
     ) -> None:
         self._params = {name: value for name, value in runner_params.items() if value is not None}
         self._config = config
         self._environ = environ
+        self._base_dir = base_dir
+        self._disk = disk or Disk()
         self._heads: dict[Hashable, Head] = {}
         self._lock = threading.Lock()
 
     def check(self, destinations: Mapping[str, Mapping[str, Any]]) -> None:
         """Raise SettingsError with all that is wrong with any of these destinations."""
-        mistakes = []
-        for name, params in destinations.items():
-            try:
-                self._understood(name, params)
-            except SettingsError as error:  # noqa: PERF203 # all mistakes are told at once
-                mistakes.append(error.reason)
+        found = (self._mistakes(name, params) for name, params in destinations.items())
+        mistakes = [told for told in found if told]
         if mistakes:
             raise SettingsError("\n".join(mistakes))
+
+    def _mistakes(self, name: str, params: Mapping[str, Any]) -> str:
+        try:
+            self._linking(name, self._understood(name, params)[1]).require_mount()
+        except SettingsError as error:
+            return error.reason
+        except S3RunnerError as error:
+            return f"destination {name}: {PREFIX}mount: {error.reason}"
+        return ""
 
     def at(self, name: str, params: Mapping[str, Any]) -> Place:
         """Return the place of a destination. Raises SettingsError with all that is wrong."""
@@ -103,8 +127,26 @@ class Places:
             if key not in self._heads:
                 self._heads[key] = wiring.build(settings, None, self._environ).head
             head = self._heads[key]
-        return Place(Runner(replace(head, destination=destination)), settings, options)
+        runner = Runner(replace(head, destination=destination))
+        return Place(runner, settings, options, self._linking(name, options))
+
+    def _linking(self, name: str, options: Options) -> Linking:
+        """Return what is done with links. Raises SettingsError where there can be none."""
+        wanted = {"sync": options.sync == LINK, "evict_inputs": options.evict_inputs}
+        param = next((f"{PREFIX}{key}" for key, is_wanted in wanted.items() if is_wanted), None)
+        if param is None:
+            return Linking(options)
+        try:
+            demand_links(self._disk)
+            return Linking(options, give_ids(self._disk.stores))
+        except SettingsError as error:
+            raise SettingsError(f"destination {name}: {param}: {error.reason}") from error
+        except OSError as error:
+            reason = f"{error.filename}: {os.strerror(error.errno or 0)}"
+            raise SettingsError(f"destination {name}: {param}: {reason}") from error
 
     def _understood(self, name: str, params: Mapping[str, Any]) -> tuple[Settings, Options]:
-        found = destination_of(self._params, params, self._config, name=name)
+        found = destination_of(
+            self._params, params, self._config, name=name, base_dir=self._base_dir
+        )
         return found.settings, found.options

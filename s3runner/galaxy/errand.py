@@ -14,10 +14,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from s3runner.errors import S3RunnerError, UnknownJobError
+from s3runner.errors import S3RunnerError, StagingError, UnknownJobError
 from s3runner.galaxy.pool import Pool
 from s3runner.model import Job, Outcome
 from s3runner.runner.report import JobEnd, Listener, Silence, SyncResult
+from s3runner.store.stopping import Signal, StoppedError, stopped_by
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +52,9 @@ class Verbs(Protocol):
     def cancel(self, job_id: str) -> tuple[JobEnd, bool]:
         """End the job."""
 
+    def hand_over(self, job_id: str, listener: Listener) -> None:
+        """Let inputs of a job that is over give way to links, where that is wanted."""
+
 
 @dataclass(frozen=True)
 class Pools:
@@ -65,6 +69,8 @@ class _Step:
     pool: Pool
     task: Callable[[], Any]
     tries: int = 1
+    ends_early: bool = False
+    """A cancelled job does without what is left of the step."""
 
 
 class _Hearing(Silence):
@@ -109,7 +115,7 @@ class Errand:
         self._verbs = verbs
         self._directory = directory
         self._pools = pools
-        self._is_cancelled = False
+        self._cancelled = Signal()
         self._walk = self._steps(job)
         self._step: _Step | None = next(self._walk)
         self._tries = 0
@@ -117,16 +123,24 @@ class Errand:
         self._pending: Future[Any] | None = None
 
     @property
+    def is_cancelled(self) -> bool:
+        """Whether somebody wants the job to end."""
+        return self._cancelled.is_set()
+
+    @property
     def state(self) -> str:
         """What the job is doing, one of `report.STATES`, or nothing yet."""
         return self._hearing.last
 
     def cancel(self) -> None:
-        """End the job as soon as the step that runs now is over."""
-        self._is_cancelled = True
+        """End the job: a stage-in at its next part or request, else when the step is over."""
+        self._cancelled.set()
 
     def advance(self, clock: Callable[[], float] = time.monotonic) -> bool:
         """Take up what the last step brought and start the next; tell whether all is over."""
+        if self._pending is not None and self.is_cancelled and self._may_end_early:
+            # it may have waited for its turn, behind jobs that stage for hours
+            self._pending.cancel()
         if self._pending is not None and self._pending.done():
             self._take_up(self._pending, clock)
         if self._step is None:
@@ -137,21 +151,30 @@ class Errand:
 
     def _take_up(self, done: Future[Any], clock: Callable[[], float]) -> None:
         self._pending = None
+        if done.cancelled() or isinstance(done.exception(), StoppedError):
+            self._go_on(None)
+            return
         error = done.exception()
         if error is None:
             self._go_on(done.result())
         elif isinstance(error, UnknownJobError):
             self.never_stored, self._step = True, None
+            if self.is_cancelled:
+                log.info("job %s: cancelled before it was stored", self.job_id)
         elif self._may_repeat(error):
             self._not_before_s = clock() + _PAUSE_S
             log.warning("job %s: %s; trying again", self.job_id, error)
         else:
             self.failure, self._step = error, None
 
+    @property
+    def _may_end_early(self) -> bool:
+        return self._step is not None and self._step.ends_early
+
     def _may_repeat(self, error: BaseException) -> bool:
         self._tries += 1
-        temporary = isinstance(error, S3RunnerError) and error.temporary
-        return temporary and self._step is not None and self._tries < self._step.tries
+        step = self._step
+        return _is_temporary(error) and step is not None and self._tries < step.tries
 
     def _go_on(self, result: Any) -> None:
         self._tries = 0
@@ -163,15 +186,32 @@ class Errand:
     def _steps(self, job: Job | None) -> Generator[_Step, Any, None]:
         verbs, looks, staging = self._verbs, self._pools.looks, self._pools.staging
         if job is not None:
-            yield _Step(staging, partial(verbs.submit, job, self._hearing, self.job_id))
+            yield _Step(staging, partial(self._submit, job), ends_early=True)
         follower = yield _Step(looks, partial(verbs.follow, self.job_id, self._hearing), _FOR_EVER)
         was_told = False
         while self.end is None:
-            if self._is_cancelled and not was_told:
+            if self.is_cancelled and not was_told:
                 yield _Step(looks, partial(verbs.cancel, self.job_id), _FOR_EVER)
                 was_told = True
             self.end = yield _Step(looks, follower.step, _FOR_EVER)
-        if self._is_cancelled or self.end.outcome is Outcome.CANCELLED:
+        if self.is_cancelled or self.end.outcome is Outcome.CANCELLED:
             return
         bring = partial(verbs.sync_in_place, self.job_id, self._directory, self._hearing)
         self.synced = yield _Step(staging, bring, _SYNC_TRIES)
+        # nobody waits for it: the job is over
+        staging.submit(self._hand_over)
+
+    def _submit(self, job: Job) -> None:
+        with stopped_by(self._cancelled):
+            self._verbs.submit(job, self._hearing, self.job_id)
+
+    def _hand_over(self) -> None:
+        try:
+            self._verbs.hand_over(self.job_id, self._hearing)
+        except Exception:
+            log.exception("job %s: its inputs stay on this machine", self.job_id)
+
+
+def _is_temporary(error: BaseException) -> bool:
+    failures = error.failures if isinstance(error, StagingError) else (error,)
+    return all(isinstance(each, S3RunnerError) and each.temporary for each in failures)

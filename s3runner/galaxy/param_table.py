@@ -7,11 +7,12 @@ source of Galaxy's own Kubernetes runner.
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import AfterValidator, BaseModel, Field
 
 from s3runner.galaxy import readings
 from s3runner.galaxy.readings import Reading
@@ -28,11 +29,29 @@ QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 _TEXT = ("string", "number", "integer", "boolean", "null")
 
 
+def _directory(value: str) -> str:
+    if not value.startswith("/"):
+        raise ValueError(f"{value!r} is not an absolute directory")
+    return os.path.normpath(value)
+
+
 class OptionFields(Checked):
     """What a destination of Galaxy has besides the settings of `s3runner.yml`."""
 
     staging_workers: Annotated[int, Field(ge=1, le=64)] = 4
     """How many jobs stage in or sync at a time; of the runner, not of a destination."""
+
+    missing_outputs: Literal["fail", "empty"] = "fail"
+    """What a declared output that the tool never wrote is: an error, or an empty dataset."""
+
+    sync: Literal["copy", "link"] = "copy"
+    """Whether results come here, or are links to where the bucket is mounted."""
+
+    mount: Annotated[str, AfterValidator(_directory)] | None = None
+    """The directory of this machine that shows the bucket, from its root on."""
+
+    evict_inputs: bool = False
+    """Whether datasets that were staged in give way to links, too."""
 
     env: dict[Variable, Written] = Field(default_factory=dict)
     """Variables of the tool."""
@@ -77,8 +96,8 @@ KUBERNETES = Tables(
         "k8s_persistent_volume_claims": Param(
             _destination("volumes"),
             readings.volumes,
-            "Volumes for other data, such as indices; Galaxy's own directories need none, and a "
-            "job whose files lie in one of these is refused.",
+            "Volumes for other data, such as indices: inputs that lie there are not staged. "
+            "Galaxy's own directories need none, and a job that has to write into one is refused.",
         ),
         "k8s_namespace": Param(
             _destination("namespace"), told="Absent: the namespace of the context, or of the pod."
@@ -209,7 +228,8 @@ def own_params() -> Tables:
             _fields(ResourceFields, set(ResourceFields.model_fields), _destination("resources"))
         ),
         "queue": Param(_destination("labels", QUEUE_LABEL)),
-        **dict(_fields(OptionFields, {"staging_workers"}, ("options",))),
+        **dict(_fields(OptionFields, set(OptionFields.model_fields) - {"env"}, ("options",))),
+        "evict_inputs": Param(("options", "evict_inputs"), readings.truth),
     }
     file = {name: Param() for name in SETTINGS_FILE}
     return Tables({**{f"{PREFIX}{name}": param for name, param in found.items()}, **file})

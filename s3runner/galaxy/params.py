@@ -40,6 +40,15 @@ from s3runner.yamlfile import Plain, mistakes_of, show_location
 _OURS = (PREFIX, "k8s_", "requests_", "limits_", "max_pod_")
 _LONGEST_NAME = 63
 
+EMPTY = "empty"
+"""What `missing_outputs` says where an output that a tool never wrote is an empty dataset."""
+
+LINK = "link"
+"""What `sync` says where results stay in the bucket and are links here."""
+
+_DIRECTORY = "directory"
+"""Of Galaxy's ways to make metadata the one that moves a job's files into their places."""
+
 Params = Mapping[str, Any]
 Mistakes = list[tuple[str, str]]
 
@@ -49,6 +58,10 @@ class Options:
     """What Galaxy's runner does with a destination's jobs on the head; fields of OptionFields."""
 
     staging_workers: int = 4
+    missing_outputs: str = "fail"
+    sync: str = "copy"
+    mount: str | None = None
+    evict_inputs: bool = False
     env: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -205,6 +218,21 @@ def _demands(params: Params, config: Params, found: Overlay) -> Mistakes:
         params.get("docker_enabled")
     ):
         mistakes.append(("docker_enabled", "must be true: a pod needs an image"))
+    mistakes += _demands_of_links(str(said("metadata_strategy", _DIRECTORY)), found)
+    return mistakes
+
+
+def _demands_of_links(metadata_strategy: str, found: Overlay) -> Mistakes:
+    """Tell what results by link need."""
+    mistakes: Mistakes = []
+    is_link = found.get("options", "sync") == LINK
+    if is_link and metadata_strategy != _DIRECTORY:
+        why = f"{LINK} needs metadata_strategy: {_DIRECTORY}; extended copies what is linked"
+        mistakes.append((f"{PREFIX}sync", why))
+    if found.get("options", "mount") is None:
+        why = f"needs {PREFIX}mount, the directory where the bucket is seen"
+        wanted = {"sync": is_link, "evict_inputs": found.get("options", "evict_inputs")}
+        mistakes += [(f"{PREFIX}{name}", why) for name, is_wanted in wanted.items() if is_wanted]
     return mistakes
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +20,23 @@ from galaxy.tool_util.output_checker import DETECTED_JOB_STATE
 
 from s3runner.errors import S3RunnerError
 from s3runner.galaxy import params
+from s3runner.galaxy.app_config import config_of, dataset_directories, directory_of_job_conf
 from s3runner.galaxy.collecting import move_into_place, returned_by
-from s3runner.galaxy.destinations import SETTINGS, Place, Places
+from s3runner.galaxy.destinations import Place, Places
 from s3runner.galaxy.endings import UNKNOWN, Ending, ending_of
 from s3runner.galaxy.errand import Errand, Pools
+from s3runner.galaxy.linking import disk_of, linkable, outputs_on
 from s3runner.galaxy.pool import Pool
 from s3runner.galaxy.recording import RecordingEnvironment, files_of_index, record_inputs
 from s3runner.galaxy.refusing import refusal_of
-from s3runner.galaxy.translate import GalaxyJob, Returned, job_of, needed_of, streams_of
+from s3runner.galaxy.translate import (
+    GalaxyJob,
+    Returned,
+    job_of,
+    needed_of,
+    streams_of,
+    with_empty_files,
+)
 from s3runner.model import Input, Job
 from s3runner.runner.submission import new_job_id
 
@@ -39,14 +49,15 @@ _LOOKS = 4
 
 _STREAMS = ".s3runner"
 _RUNS = ("running", "staging_out")
-_OF_GALAXY = ("outputs_to_working_directory", "metadata_strategy", "tool_evaluation_strategy")
 
 
 class S3JobState(AsynchronousJobState):
-    """A watched job, its errand, and how it ended."""
+    """A watched job, where it runs, its errand, and how it ended."""
 
+    place: Place
     errand: Errand
     ending: Ending | None = None
+    galaxy_state: str | None = None
     is_over_limit = False
 
 
@@ -58,9 +69,10 @@ class S3JobRunner(AsynchronousJobRunner):
 
     def __init__(self, app: Any, nworkers: int, **kwargs: Any) -> None:
         specs = params.runner_param_specs()
-        specs[SETTINGS] = {"map": str, "default": None}
         super().__init__(app, nworkers, runner_param_specs=specs, **kwargs)
-        self._places = Places(dict(self.runner_params), _config_of(app), os.environ)
+        own, base_dir = dict(self.runner_params), directory_of_job_conf(app.config)
+        self._disk = disk_of(app.object_store, app.config.jobs_directory)
+        self._places = Places(own, config_of(app.config), os.environ, base_dir, self._disk)
         workers = params.staging_workers(dict(self.runner_params))
         self._pools = Pools(Pool("s3runner-staging", workers), Pool("s3runner-looks", _LOOKS))
         self._errands: dict[str, Errand] = {}
@@ -98,6 +110,7 @@ class S3JobRunner(AsynchronousJobRunner):
             return
         try:
             place = self._places.at(destination.id or "galaxy", destination.params)
+            place.linking.require_mount()
         except S3RunnerError as error:
             job_wrapper.fail(f"s3runner: {error}")
             return
@@ -106,18 +119,19 @@ class S3JobRunner(AsynchronousJobRunner):
         job_id = new_job_id()
         job_wrapper.set_job_destination(destination, job_id)
         state = self._state_of(job_wrapper, job_id)
+        state.place = place
         recording = record_inputs(job_wrapper)
         if not self.prepare_job(
             job_wrapper, include_work_dir_outputs=False, modify_command_for_container=False
         ):
             return
         self._write_script(job_wrapper, state)
-        job = self._job_of(job_wrapper, state, place, recording)
-        state.errand = self._send(place, state, job)
+        state.errand = self._send(state, self._job_of(job_wrapper, state, recording))
         self.monitor_job(state)
 
     def check_watched_items(self) -> None:
         """Look at every job; one whose look fails keeps no other from its own."""
+        self._ask_galaxy_for_states()
         watched = []
         for state in self.watched:
             try:
@@ -133,7 +147,7 @@ class S3JobRunner(AsynchronousJobRunner):
     def check_watched_item(self, job_state: S3JobState) -> S3JobState | None:
         """Take up what is done and start what comes next; never wait."""
         errand, job_wrapper = job_state.errand, job_state.job_wrapper
-        galaxy_state = job_wrapper.get_state()
+        galaxy_state = job_state.galaxy_state
         is_deleted = galaxy_state in (model.Job.states.DELETED, model.Job.states.DELETING)
         if is_deleted or galaxy_state == model.Job.states.STOPPED:
             errand.cancel()
@@ -156,6 +170,10 @@ class S3JobRunner(AsynchronousJobRunner):
     def finish_job(self, job_state: S3JobState) -> None:
         """Let Galaxy collect what came back: streams, metadata, outputs."""
         job_wrapper = job_state.job_wrapper
+        if not job_state.place.linking.is_mounted():
+            # Galaxy would find all of them empty
+            self._fail(job_state, UNKNOWN, "s3runner: the mounted bucket shows no results any more")
+            return
         streams = Path(job_wrapper.working_directory) / _STREAMS
         for name, place in (("stdout", job_state.output_file), ("stderr", job_state.error_file)):
             source = streams / name
@@ -163,7 +181,7 @@ class S3JobRunner(AsynchronousJobRunner):
                 shutil.copyfile(source, place)
             else:
                 Path(place).touch()
-        move_into_place(self._returned_by(job_wrapper).moved)
+        move_into_place(self._returned_by(job_state).moved)
         if job_state.ending is not None and job_state.ending.missing:
             self._forbid_success(job_state, job_state.ending)
         self._handle_metadata_externally(job_wrapper, resolve_requirements=True)
@@ -204,6 +222,14 @@ class S3JobRunner(AsynchronousJobRunner):
 
     # its parts
 
+    def _ask_galaxy_for_states(self) -> None:
+        """Note the states of all watched jobs by one query: one for each takes most of a pass."""
+        columns = (model.Job.id, model.Job.state)
+        ids = [state.job_wrapper.job_id for state in self.watched]
+        found = dict(self.sa_session.query(*columns).filter(model.Job.id.in_(ids)).all())
+        for state in self.watched:
+            state.galaxy_state = found.get(state.job_wrapper.job_id)
+
     def _own_params(self, destination: Any) -> dict[str, Any]:
         """Return the destination's params without those of the one before.
 
@@ -221,9 +247,10 @@ class S3JobRunner(AsynchronousJobRunner):
         return container
 
     def _state_of(self, job_wrapper: Any, job_id: str) -> S3JobState:
+        # by their names: Galaxy 25.1 has them in another order
         return S3JobState(
-            job_wrapper,
-            job_wrapper.job_destination,
+            job_wrapper=job_wrapper,
+            job_destination=job_wrapper.job_destination,
             files_dir=os.path.abspath(job_wrapper.working_directory),
             job_id=job_id,
         )
@@ -238,9 +265,8 @@ class S3JobRunner(AsynchronousJobRunner):
         )
         self.write_executable_script(state.job_file, script, job_io=job_wrapper.job_io)
 
-    def _job_of(
-        self, job_wrapper: Any, state: S3JobState, place: Place, recording: RecordingEnvironment
-    ) -> Job:
+    def _job_of(self, job_wrapper: Any, state: S3JobState, recording: RecordingEnvironment) -> Job:
+        place = state.place
         directory = os.path.abspath(job_wrapper.working_directory)
         tool_dir = job_wrapper.tool.tool_dir
         galaxy = GalaxyJob(
@@ -249,11 +275,11 @@ class S3JobRunner(AsynchronousJobRunner):
             script=state.job_file,
             exit_code=state.exit_code_file,
             shell=job_wrapper.shell,
-            returned=self._returned_by(job_wrapper),
+            returned=self._returned_by(state),
             touched=recording.touched(),
             tool_directory=os.path.abspath(tool_dir) if tool_dir else None,
             image=job_wrapper.s3runner_image,
-            above=_dataset_directories(self.app.config),
+            above=dataset_directories(self.app.config),
             env=place.options.env,
         )
 
@@ -265,28 +291,36 @@ class S3JobRunner(AsynchronousJobRunner):
                 else [Input(each, each) for each in files_of_index(path)]
             )
 
-        return job_of(galaxy, files_of, place.holds)
+        return place.chained(job_of(galaxy, files_of, place.holds))
 
-    def _returned_by(self, job_wrapper: Any) -> Returned:
-        return returned_by(job_wrapper, self.get_work_dir_outputs(job_wrapper))
+    def _returned_by(self, state: S3JobState) -> Returned:
+        job_wrapper = state.job_wrapper
+        found = returned_by(job_wrapper, self.get_work_dir_outputs(job_wrapper))
+        may_be_empty = state.place.options.missing_outputs == params.EMPTY
+        return with_empty_files(found) if may_be_empty else found
 
-    def _send(self, place: Place, state: S3JobState, job: Job | None) -> Errand:
+    def _send(self, state: S3JobState, job: Job | None) -> Errand:
         directory = Path(os.path.abspath(state.job_wrapper.working_directory))
-        errand = Errand(place.runner, state.job_id, directory, self._pools, job)
+        verbs = state.place.verbs(lambda: self._linkable(state))
+        errand = Errand(verbs, state.job_id, directory, self._pools, job)
         self._errands[state.job_id] = errand
         return errand
+
+    def _linkable(self, state: S3JobState) -> Mapping[str, str]:
+        outputs = state.job_wrapper.job_io.get_output_fnames()
+        return linkable(self._returned_by(state), outputs_on(self._disk, outputs))
 
     def _taken_up(self, job_wrapper: Any, job_id: str) -> S3JobState | None:
         """Return the state of a job that was given an id before; None if it cannot be followed."""
         destination = job_wrapper.job_destination
         state = self._state_of(job_wrapper, job_id)
         try:
-            place = self._places.at(destination.id or "galaxy", destination.params)
+            state.place = self._places.at(destination.id or "galaxy", destination.params)
         except S3RunnerError as error:
             state.fail_message = f"s3runner: {error}"
             self.mark_as_failed(state)
             return None
-        state.errand = self._send(place, state, None)
+        state.errand = self._send(state, None)
         return state
 
     def _conclude(self, state: S3JobState) -> None:
@@ -294,6 +328,8 @@ class S3JobRunner(AsynchronousJobRunner):
         errand, job_wrapper = state.errand, state.job_wrapper
         if state.is_over_limit:
             self.mark_as_failed(state)
+        elif errand.never_stored and errand.is_cancelled:
+            self._fail(state, UNKNOWN, "s3runner: the job was stopped while its files went up")
         elif errand.never_stored:
             # its spec was never stored, so there is no Job and never was one: begin anew
             self.mark_as_queued(job_wrapper)
@@ -304,7 +340,7 @@ class S3JobRunner(AsynchronousJobRunner):
             needed = needed_of(
                 state.exit_code_file,
                 os.path.abspath(job_wrapper.working_directory),
-                self._returned_by(job_wrapper),
+                self._returned_by(state),
             )
             state.ending = ending_of(errand.end, needed, {each.path for each in came})
             if state.ending.state is None:
@@ -331,19 +367,6 @@ class S3JobRunner(AsynchronousJobRunner):
 
         log.warning("(%s) the tool has not written %s", state.job_id, ", ".join(ending.missing))
         job_wrapper.check_tool_output = strict
-
-
-def _config_of(app: Any) -> dict[str, Any]:
-    """Return of galaxy.yml what concerns us."""
-    written = {**app.config.config_dict}
-    ours = {name: value for name, value in written.items() if name.startswith(("s3runner_", "gg_"))}
-    return {**ours, **{name: getattr(app.config, name) for name in _OF_GALAXY}}
-
-
-def _dataset_directories(config: Any) -> tuple[str, ...]:
-    """Return the directories below which Galaxy keeps datasets."""
-    named = (config.file_path, config.object_store_cache_path, config.new_file_path)
-    return tuple(os.path.abspath(path) for path in named if path)
 
 
 def _streams_here(job_wrapper: Any) -> dict[str, str]:

@@ -9,7 +9,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from s3runner.model import Input, Job, Output
 from s3runner.staging.globs import has_wildcard
@@ -53,12 +53,14 @@ class Returned:
     """What has to come back. Without one of `expected` a job has not succeeded.
 
     `moved` pairs a file or directory of the tool's working directory, or a pattern for one, with
-    the output that it becomes on the head; it is expected, too.
+    the output that it becomes on the head; it is expected, too, unless it is optional. With
+    `begun_empty` the tool finds an empty file in the place of each expected one.
     """
 
     expected: tuple[str, ...]
     others: tuple[Output, ...] = ()
     moved: tuple[tuple[Output, str], ...] = ()
+    begun_empty: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +95,8 @@ def job_of(
     """
     outputs = _outputs(galaxy)
     written = {*(output.path for output in outputs), *(place for _, place in galaxy.returned.moved)}
+    if galaxy.returned.begun_empty:
+        written -= {*galaxy.returned.expected}
     inputs: dict[str, Input] = {}
     for path in (
         *_own_files(galaxy, written),
@@ -123,8 +127,18 @@ def streams_of(directory: str) -> tuple[str, str]:
 
 def needed_of(exit_code: str, directory: str, returned: Returned) -> tuple[str, ...]:
     """Return the files without which no job has succeeded; the exit code's and streams first."""
-    literal = (found.path for found, _ in returned.moved if not has_wildcard(found.path))
+    wanted = (found.path for found, _ in returned.moved if not found.optional)
+    literal = (path for path in wanted if not has_wildcard(path))
     return (exit_code, *streams_of(directory), *returned.expected, *literal)
+
+
+def with_empty_files(returned: Returned) -> Returned:
+    """Return the same for a tool that counts on the empty files which Galaxy makes of its outputs.
+
+    It finds them where it may write, and what it leaves alone stays empty, as on a shared disk.
+    """
+    moved = tuple((replace(found, optional=True), place) for found, place in returned.moved)
+    return replace(returned, moved=moved, begun_empty=True)
 
 
 def collected(
@@ -171,7 +185,7 @@ def _own_files(galaxy: GalaxyJob, written: Iterable[str]) -> Iterator[str]:
 
     Left out is what the job itself is to write. Galaxy makes empty files in the places of the
     outputs; were they there, an output that the tool never wrote could not be told from an empty
-    one.
+    one. A destination may want just that.
     """
     skipped = {*written}
     for directory, _, names in os.walk(galaxy.directory):

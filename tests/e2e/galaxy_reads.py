@@ -1,6 +1,7 @@
 """What Galaxy's own code makes of the files in conf/, as JSON: run by Galaxy's interpreter.
 
-A program of its own, because importing Galaxy takes seconds and leaves threads behind.
+A program of its own, because importing Galaxy takes seconds and leaves threads behind. Its argument
+is a JSON list of readings, each a list of words; its last line the list of what they found.
 """
 
 from __future__ import annotations
@@ -56,4 +57,5 @@ if __name__ == "__main__":
         "tpv": destination_of_tpv,
         "params": accepted,
     }
-    print(json.dumps(reading[sys.argv[1]](*sys.argv[2:])))  # noqa: T201  # its answer
+    found = [reading[what](*words) for what, *words in json.loads(sys.argv[1])]
+    print(json.dumps(found))  # noqa: T201  # its answer

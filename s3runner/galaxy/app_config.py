@@ -1,0 +1,35 @@
+"""What Galaxy's own configuration says that concerns us.
+
+It stands apart from the runner because it is read once, and knows nothing of jobs.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+_OF_GALAXY = ("outputs_to_working_directory", "metadata_strategy", "tool_evaluation_strategy")
+
+
+def config_of(config: Any) -> dict[str, Any]:
+    """Return of galaxy.yml what is a parameter of ours, or has to be so or so for us."""
+    written = {**config.config_dict}
+    ours = {name: value for name, value in written.items() if name.startswith(("s3runner_", "gg_"))}
+    return {**ours, **{name: getattr(config, name) for name in _OF_GALAXY}}
+
+
+def directory_of_job_conf(config: Any) -> Path:
+    """Return where relative paths of parameters start: as for `s3runner job-conf`.
+
+    A job configuration may also stand in galaxy.yml itself.
+    """
+    inline = "job_config" in config.config_dict
+    file = config.config_file if inline else config.job_config_file
+    return Path(os.path.abspath(file or "galaxy.yml")).parent
+
+
+def dataset_directories(config: Any) -> tuple[str, ...]:
+    """Return the directories below which Galaxy keeps datasets."""
+    named = (config.file_path, config.object_store_cache_path, config.new_file_path)
+    return tuple(os.path.abspath(path) for path in named if path)
