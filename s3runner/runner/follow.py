@@ -139,12 +139,14 @@ class _Generations:
         self._has_looked = False
         self._told: set[str] = set()
         self._pods_seen = 1
-        # the generation whose Job this head has made, or seen
+        # the generation whose Job this head has made or seen, or knows to have been made
         self._noted = 0
         self._holdup = Holdup(spec.destination, clock)
         self._early = EarlyLook(clock)
         # the Jobs that take the room this one waits for
         self._before: tuple[str, ...] | None = None
+        # whether what was seen may have been outdated when it was judged
+        self._is_stale = False
         # the Jobs whose change calls for the next look; None calls for it now
         self.awaited: tuple[str, ...] | None = None
 
@@ -161,6 +163,7 @@ class _Generations:
             self._remove_jobs(self._current.number - 1)
             return commit, self._current
         number, name = self._current.number, self._current.job_name
+        self._is_stale = False
         observation = Observation(None)
         if self._waits_for_room():
             found = self._start_unless_ended()
@@ -172,8 +175,8 @@ class _Generations:
             self._close(found, observation)
             self._remove_jobs(number)
             return found, self._current
-        has_changed = self._current.number != number
-        self.awaited = None if has_changed else (name, *(self._before or ()))
+        is_stale = self._is_stale or self._current.number != number
+        self.awaited = None if is_stale else (name, *(self._before or ()))
         return None
 
     def _close(self, commit: Commit, observation: Observation) -> None:
@@ -232,11 +235,15 @@ class _Generations:
         if not is_due:
             self._tell_progress(observation)
             return None
-        gone = observation.job is None and not observation.pods
-        if gone and not was_created(self._head, job_id, self._current.number):
-            self._start()
-        else:
+        is_gone = observation.job is None and not observation.pods
+        if not is_gone or self._noted == self._current.number:
             self._go_on(observation)
+        elif was_created(self._head, job_id, self._current.number):
+            # perhaps by another head, after we looked: only the next look tells whether it is gone
+            self._noted = self._current.number
+            self._is_stale = True
+        else:
+            self._start()
         return None
 
     def _note_created(self, observation: Observation) -> None:

@@ -38,6 +38,7 @@ from s3runner.model import (
     Retry,
 )
 from s3runner.pod_model import KubernetesPlace, NodeChoice, Placement, PodCredentials
+from s3runner.runner.creation import note_created
 from s3runner.runner.decide import first_generation
 from s3runner.runner.follow import Follower, wait
 from s3runner.runner.report import JobEnd, Silence
@@ -629,6 +630,23 @@ def test_a_pod_that_may_have_committed_costs_five_reads_a_state() -> None:
     reads = reads_while(store, "fetching", "running", "staging-out")
 
     assert reads == AT_FIRST + 15 * [("get", JOB.commit)]
+
+
+def test_a_job_that_another_head_made_right_after_the_look_is_not_taken_for_deleted(
+    tmp_path: Path,
+) -> None:
+    """The cluster is asked, then the Job is made and noted, then the note is read."""
+    store = memory_store()
+    store_job(store, outputs=())
+    attempt = open_attempt(tmp_path, store)
+    cluster = FakeCluster(GONE, RUNNING, COMPLETE, meanwhile=[lambda: finish(attempt)])
+    head = head_of(store, cluster)
+    note_created(head, JOB_ID, 1, "uid-of-another-heads")
+
+    end = wait(head, JOB_ID, Silence())
+
+    assert (end.outcome, end.generation) == (Outcome.SUCCEEDED, 1)
+    assert [call for call in store.calls if call[0] == "submit"] == []
 
 
 def test_a_commit_is_found_before_the_kubelet_tells_of_the_stagers_end(tmp_path: Path) -> None:
