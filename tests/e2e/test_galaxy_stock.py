@@ -23,10 +23,8 @@ from s3runner.store.protocol import ObjectStore
 
 DRIVER = Path(__file__).parent / "stock_tests.py"
 TESTS = (
-    *("Grep1:0", "Grep1:1", "Grep1:2", "Grep1:3", "Grep1:4", "Grep1:5"),
-    *("Show beginning1:0", "Show beginning1:2", "Show tail1:0", "Show tail1:1"),
-    *("Cut1:0", "Cut1:1", "Paste1:0", "Paste1:1", "cat1:0", "cat1:1", "Remove beginning1:0"),
-    *("ChangeCase:1", "addValue:0", "wc_gnu:0", "wc_gnu:1", "sort1:0"),
+    *("Grep1:0", "Grep1:1", "Grep1:5", "Show beginning1:0", "Show tail1:1", "Cut1:1", "Paste1:1"),
+    *("cat1:1", "Remove beginning1:0", "ChangeCase:1", "addValue:0", "wc_gnu:0", "sort1:0"),
 )
 """Each by its tool's id and its number there."""
 
@@ -74,11 +72,8 @@ EXPECTED: dict[str, Callable[[str, str], str]] = {
     "3.bed": lambda one, _two: one,
     "fs-grep.dat": lambda one, _two: one,
     "eq-showbeginning.dat": lambda one, _two: text_of(rows_of(one)[:10]),
-    "eq-showtail.dat": lambda one, _two: text_of(rows_of(one)[-10:]),
     "eq-cut.dat": lambda one, _two: text_of([[r[0], r[3], r[1], r[2]] for r in rows_of(one)]),
-    "eq-paste.dat": lambda one, two: beside(one, two, "\t"),
     "eq-paste2.dat": lambda one, two: beside(one, two, "-"),
-    "cat_wrapper_out1.bed": lambda one, two: one + two,
     "cat_wrapper_out2.bed": lambda one, two: one + two + one,
     "eq-removebeginning.dat": lambda one, _two: text_of(rows_of(one)[5:]),
     "changeCase_out2.tabular": lambda one, _two: text_of(
@@ -86,7 +81,6 @@ EXPECTED: dict[str, Callable[[str, str], str]] = {
     ),
     "eq-addvalue.dat": lambda one, _two: text_of([[*r, "1"] for r in rows_of(one)]),
     "wc_gnu_out_1.tabular": lambda one, _two: "#lines\twords\tcharacters\n" + counts(one),
-    "wc_gnu_out_2.tabular": lambda one, _two: counts(one),
     "sort_out1.bed": lambda one, _two: in_order(one),
 }
 """The tests' other files, each from `1.bed` and the same file upside down."""
