@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 from conftest import S3Access
 from kube_api import FakeKube
@@ -21,14 +19,6 @@ GREET: dict[str, Any] = {
     "command": "cat in.txt > out.txt; env > seen.txt; echo ${TOKEN:-none} >> out.txt",
     "outputs": ["out.txt", "seen.txt"],
 }
-
-
-@pytest.fixture
-def kube(tmp_path: Path) -> Iterator[FakeKube]:
-    directory = tmp_path / "kube"
-    directory.mkdir()
-    with FakeKube(directory) as running:
-        yield running
 
 
 def desk_of(kube: FakeKube, directory: Path, access: S3Access, **destination: Any) -> KubeDesk:

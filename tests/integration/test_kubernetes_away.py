@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +27,6 @@ SLOW: dict[str, Any] = {
     "inputs": {"in.txt": "in.txt"},
     "outputs": ["out.txt"],
 }
-
-
-@pytest.fixture
-def kube(tmp_path: Path) -> Iterator[FakeKube]:
-    directory = tmp_path / "kube"
-    directory.mkdir()
-    with FakeKube(directory) as running:
-        yield running
 
 
 @pytest.fixture

@@ -40,14 +40,6 @@ GIB = 1024**3
 Lever = Callable[[FakeKube], object]
 
 
-@pytest.fixture
-def kube(tmp_path: Path) -> Iterator[FakeKube]:
-    directory = tmp_path / "kube"
-    directory.mkdir()
-    with FakeKube(directory) as running:
-        yield running
-
-
 def check_copied(desk: KubeDesk, job_id: str, *, attempts: int = 1, generation: int = 1) -> None:
     """Check that a job ended once, with its own bytes, and used up no try of its tool's."""
     synced = desk.run("sync", job_id, "--json")
