@@ -209,6 +209,7 @@ class Errand:
         try:
             self._verbs.hand_over(self.job_id, self._hearing)
         except Exception:
+            # the job is over and well: nothing that befalls this may change its end
             log.exception("job %s: its inputs stay on this machine", self.job_id)
 
 
