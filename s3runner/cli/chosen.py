@@ -1,6 +1,6 @@
 """The settings that a command line names: a file of s3runner's own, or Galaxy's job configuration.
 
-It stands apart so that the verbs that take both say so in one line.
+It stands apart so that every verb takes either.
 """
 
 from __future__ import annotations
@@ -12,24 +12,18 @@ from s3runner.errors import SettingsError
 from s3runner.settings import Settings, load_settings
 
 
-def chosen_settings(
-    invocation: Invocation, settings_path: Path | None, destination: str | None
-) -> tuple[Settings, str | None]:
-    """Return the settings, and which of their destinations is meant.
-
-    The invocation keeps what was named, for the command lines that it proposes. Raises
-    SettingsError.
-    """
-    invocation.settings, invocation.destination = settings_path, destination
+def chosen_settings(invocation: Invocation) -> tuple[Settings, str | None]:
+    """Return the settings, and which of their destinations is meant. Raises SettingsError."""
     if invocation.job_conf is None:
         if invocation.galaxy_config is not None:
             raise SettingsError("--galaxy-config stands beside --job-conf only")
-        return load_settings(settings_path), destination
-    if settings_path is not None:
+        return load_settings(invocation.settings), invocation.destination
+    if invocation.settings is not None:
         raise SettingsError("--settings and --job-conf: name one of them")
-    if destination is None:
+    if invocation.destination is None:
         raise SettingsError("--job-conf needs --destination ID")
-    return _galaxy_settings(invocation.job_conf, invocation.galaxy_config, destination), None
+    found = _galaxy_settings(invocation.job_conf, invocation.galaxy_config, invocation.destination)
+    return found, None
 
 
 def _galaxy_settings(path: Path, galaxy_config: Path | None, destination: str) -> Settings:

@@ -5,25 +5,24 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import click
 
 from s3runner import wiring
-from s3runner.cli.options import json_option, settings_option
+from s3runner.cli.chosen import chosen_settings
+from s3runner.cli.options import json_option, place_options
 from s3runner.cli.rendering import show_count, show_size
 from s3runner.cli.report import Invocation
-from s3runner.errors import printable
+from s3runner.errors import SettingsError, printable
 from s3runner.model import StoreConfig
 from s3runner.runner.gc import Garbage
 from s3runner.runner.linked_directories import find_links
-from s3runner.settings import load_settings
 from s3runner.staging.layout import StoreLayout
 
 
 @click.command("gc")
-@settings_option
+@place_options
 @click.option("--dry-run", is_flag=True, help="Only show what would go, with sizes.")
 @click.option(
     "--unlinked",
@@ -38,7 +37,6 @@ from s3runner.staging.layout import StoreLayout
 def command(
     invocation: Invocation,
     *,
-    settings_path: Path | None,
     dry_run: bool,
     directories: tuple[str, ...],
 ) -> int:
@@ -47,7 +45,9 @@ def command(
     Nothing of a job that has not ended, or is to be kept, is touched, and nothing outside of the
     prefix in the settings.
     """
-    settings = load_settings(settings_path)
+    if invocation.destination is not None and invocation.job_conf is None:
+        raise SettingsError("gc is about a whole store: --destination goes with --job-conf only")
+    settings, _ = chosen_settings(invocation)
     linked = find_links(directories)
     collector = replace(wiring.build_collector(settings, os.environ), linked=linked)
     garbage = collector.collect(dry_run=dry_run)

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timedelta, timezone
-from pathlib import Path
 
 import click
 
-from s3runner import wiring
-from s3runner.cli.opening import QUESTION_S
-from s3runner.cli.options import destination_option, json_option, settings_option
+from s3runner.cli.opening import QUESTION_S, open_runner
+from s3runner.cli.options import json_option, place_options
 from s3runner.cli.rendering import cluster_lines, error_lines, show_age
 from s3runner.cli.report import Invocation
 from s3runner.errors import ClusterUnavailableError, S3RunnerError, printable
 from s3runner.runner.queries import JobRow, Wanted
 from s3runner.runner.report import STATES
-from s3runner.settings import load_settings
 from s3runner.yamlfile import seconds_of
 
 _HEADINGS = ("JOB", "NAME", "STATE", "OUTCOME", "AGE")
@@ -44,25 +40,21 @@ def _seconds(ctx: click.Context, param: click.Parameter, value: str | None) -> f
     "--newer-than", callback=_seconds, metavar="TIME", help="Such as 90s, 30m, 2h, 1d or 1h30m."
 )
 @click.option("--older-than", callback=_seconds, metavar="TIME", help="Likewise.")
-@settings_option
-@destination_option
+@place_options
 @json_option
 @click.pass_obj
-def command(  # noqa: PLR0913  # click passes an argument for each flag
+def command(  # click passes an argument for each flag
     invocation: Invocation,
     *,
     states: tuple[str, ...],
     name: str | None,
     newer_than: float | None,
     older_than: float | None,
-    settings_path: Path | None,
-    destination: str | None,
 ) -> None:
     """List the jobs below the store's prefix, whoever submitted them, the newest first.
 
     The age of a job is counted from its submission.
     """
-    invocation.settings = settings_path
     now = datetime.now(timezone.utc)
     wanted = Wanted(
         states=frozenset(states),
@@ -70,8 +62,7 @@ def command(  # noqa: PLR0913  # click passes an argument for each flag
         after=_ago(now, newer_than),
         before=_ago(now, older_than),
     )
-    settings = load_settings(settings_path)
-    runner = wiring.build(settings, destination, os.environ, api_budget_s=QUESTION_S)
+    runner = open_runner(invocation, api_budget_s=QUESTION_S)
     rows = runner.list_jobs(wanted)
     invocation.document = {"jobs": [row.to_json() for row in rows]}
     for line in _problem_lines([row.problem for row in rows if row.problem is not None]):

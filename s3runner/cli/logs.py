@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
 from s3runner.cli.opening import open_for
-from s3runner.cli.options import destination_option, job_id_argument, settings_option
+from s3runner.cli.options import job_id_argument, place_options
 from s3runner.cli.report import Invocation
 
 
 @click.command("logs")
 @job_id_argument
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job has ended.")
-@settings_option
-@destination_option
+@place_options
 @click.pass_obj
 def command(
     invocation: Invocation,
     *,
     job_id: str,
     follow: bool,
-    settings_path: Path | None,
-    destination: str | None,
 ) -> None:
     """Print the tool's stdout on stdout and its stderr on stderr, byte for byte.
 
@@ -32,7 +28,7 @@ def command(
     With -f also what is still to come, and the job is waited for as `wait` does it. Exits 0
     however the job ends.
     """
-    runner = open_for(job_id, invocation, settings_path, destination)
+    runner = open_for(job_id, invocation)
     runner.logs(job_id, _OwnStreams(), follow=follow)
 
 

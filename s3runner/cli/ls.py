@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import click
 
-from s3runner import wiring
-from s3runner.cli.options import destination_option, json_option, settings_option
+from s3runner.cli.opening import open_runner
+from s3runner.cli.options import json_option, place_options
 from s3runner.cli.rendering import show_size
 from s3runner.cli.report import Invocation
 from s3runner.errors import printable
-from s3runner.settings import load_settings
 
 
 @click.command("ls")
 @click.argument("name", metavar="JOB_ID|URI")
-@settings_option
-@destination_option
+@place_options
 @json_option
 @click.pass_obj
-def command(
-    invocation: Invocation, *, name: str, settings_path: Path | None, destination: str | None
-) -> None:
+def command(invocation: Invocation, *, name: str) -> None:
     """List a job's outputs, or what lies at an s3:// URI and below it.
 
     One line an entry on stdout: size, path, URI. The URIs are those that other jobs take as inputs.
     """
-    invocation.settings = settings_path
-    runner = wiring.build(load_settings(settings_path), destination, os.environ)
+    runner = open_runner(invocation)
     found = runner.outputs_of(name)
     invocation.document = {"outputs": [output.to_json() for output in found]}
     if not invocation.wants_json:

@@ -2,48 +2,67 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any, TypeVar
 
 import click
 
 from s3runner.cli.report import Invocation
 
-settings_option = click.option(
-    "--settings",
-    "settings_path",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    help="The settings file; otherwise $S3RUNNER_SETTINGS, ./s3runner.yml, or the user's own.",
-)
-
-destination_option = click.option(
-    "--destination", metavar="NAME", help="Where to run, by its name in the settings."
-)
+F = TypeVar("F", bound=Callable[..., Any])
 
 
-def _keep(ctx: click.Context, param: click.Parameter, value: Path | None) -> None:
+def _keep(ctx: click.Context, param: click.Parameter, value: Path | str | None) -> None:
     """Put the value where every verb's settings are looked for."""
     invocation: Invocation = ctx.obj
     setattr(invocation, str(param.name), value)
 
 
-job_conf_option = click.option(
-    "--job-conf",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    expose_value=False,
-    callback=_keep,
-    help="Instead of settings: Galaxy's job configuration, of which --destination names one.",
+_PLACE_OPTIONS = (
+    click.option(
+        "--settings",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep,
+        help="The settings file; otherwise $S3RUNNER_SETTINGS, ./s3runner.yml, or the user's own.",
+    ),
+    click.option(
+        "--destination",
+        metavar="NAME",
+        expose_value=False,
+        callback=_keep,
+        help="Where to run, by its name in the settings.",
+    ),
+    click.option(
+        "--job-conf",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep,
+        help="Instead of settings: Galaxy's job configuration, of which --destination names one.",
+    ),
+    click.option(
+        "--galaxy-config",
+        type=click.Path(path_type=Path),
+        metavar="FILE",
+        expose_value=False,
+        callback=_keep,
+        help="Galaxy's galaxy.yml beside it, where that holds parameters too.",
+    ),
 )
 
-galaxy_config_option = click.option(
-    "--galaxy-config",
-    type=click.Path(path_type=Path),
-    metavar="FILE",
-    expose_value=False,
-    callback=_keep,
-    help="Galaxy's galaxy.yml beside it, where that holds parameters too.",
-)
+
+def place_options(command: F) -> F:
+    """Let a verb take the options that say which store and which destination it is about.
+
+    The invocation keeps them: `opening` makes a runner of them.
+    """
+    for option in reversed(_PLACE_OPTIONS):
+        command = option(command)
+    return command
+
 
 # Its value is read from the raw command line: even one that cannot be parsed gets its object.
 json_option = click.option(

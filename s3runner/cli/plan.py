@@ -9,16 +9,11 @@ import click
 import yaml
 
 from s3runner import wiring
-from s3runner.cli.options import (
-    destination_option,
-    job_file_argument,
-    json_option,
-    settings_option,
-)
+from s3runner.cli.chosen import chosen_settings
+from s3runner.cli.options import job_file_argument, json_option, place_options
 from s3runner.cli.rendering import plan_lines
 from s3runner.cli.report import Invocation
 from s3runner.jobfile import load_job
-from s3runner.settings import load_settings
 
 
 class _NoAliases(yaml.SafeDumper):
@@ -32,23 +27,20 @@ class _NoAliases(yaml.SafeDumper):
 
 @click.command("plan")
 @job_file_argument
-@settings_option
-@destination_option
+@place_options
 @json_option
 @click.pass_obj
 def command(
     invocation: Invocation,
     *,
     job_file: Path,
-    settings_path: Path | None,
-    destination: str | None,
 ) -> int:
     """Show what running a job would upload, and the Kubernetes Job it would make.
 
     Writes nothing but this machine's own cache of digests. The Job goes to stdout as YAML, the
     rest to stderr; with --json both are one object.
     """
-    settings = load_settings(settings_path)
+    settings, destination = chosen_settings(invocation)
     job = load_job(job_file, settings.references)
     plan = wiring.build(settings, destination, os.environ).plan(job)
     invocation.document = plan.to_json()

@@ -12,14 +12,11 @@ from s3runner import wiring
 from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.follow import Landing, run_to_end
 from s3runner.cli.options import (
-    destination_option,
-    galaxy_config_option,
     into_option,
-    job_conf_option,
     job_file_argument,
     json_option,
     overwrite_option,
-    settings_option,
+    place_options,
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
@@ -28,10 +25,7 @@ from s3runner.jobfile import load_job
 
 @click.command("run")
 @job_file_argument
-@settings_option
-@destination_option
-@job_conf_option
-@galaxy_config_option
+@place_options
 @into_option
 @overwrite_option
 @json_option
@@ -40,8 +34,6 @@ def command(
     invocation: Invocation,
     *,
     job_file: Path,
-    settings_path: Path | None,
-    destination: str | None,
     into: Path | None,
     overwrite: bool,
 ) -> int:
@@ -50,7 +42,7 @@ def command(
     Exits 0 when the job succeeded, 1 when it ended otherwise. Ctrl-C leaves the job running and
     says how to take it up again.
     """
-    settings, name = chosen_settings(invocation, settings_path, destination)
+    settings, name = chosen_settings(invocation)
     job = load_job(job_file, settings.references)
     runner = wiring.build(settings, name, os.environ)
     listener = listener_for(sys.stderr)

@@ -2,41 +2,29 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from datetime import datetime, timezone
-from pathlib import Path
 
 import click
 
-from s3runner import wiring
-from s3runner.cli.opening import QUESTION_S, open_for
-from s3runner.cli.options import (
-    destination_option,
-    job_ids_argument,
-    json_option,
-    settings_option,
-)
+from s3runner.cli.opening import QUESTION_S, open_for, open_runner
+from s3runner.cli.options import job_ids_argument, json_option, place_options
 from s3runner.cli.rendering import cluster_lines, show_age, show_count
 from s3runner.cli.report import Invocation
 from s3runner.errors import printable
 from s3runner.runner.queries import JobStatus
 from s3runner.runner.turns import Room
-from s3runner.settings import load_settings
 
 
 @click.command("status")
 @job_ids_argument
-@settings_option
-@destination_option
+@place_options
 @json_option
 @click.pass_obj
 def command(
     invocation: Invocation,
     *,
     job_ids: tuple[str, ...],
-    settings_path: Path | None,
-    destination: str | None,
 ) -> None:
     """Show what is known of jobs now: state, outcome, attempts.
 
@@ -45,13 +33,9 @@ def command(
     the jobs' outcomes are.
     """
     if len(job_ids) == 1:
-        runner = open_for(
-            job_ids[0], invocation, settings_path, destination, api_budget_s=QUESTION_S
-        )
+        runner = open_for(job_ids[0], invocation, api_budget_s=QUESTION_S)
     else:
-        invocation.settings = settings_path
-        settings = load_settings(settings_path)
-        runner = wiring.build(settings, destination, os.environ, api_budget_s=QUESTION_S)
+        runner = open_runner(invocation, api_budget_s=QUESTION_S)
     found = runner.look_up(job_ids)
     documents = [status.to_json() for status in found]
     invocation.document = documents[0] if len(documents) == 1 else {"jobs": documents}

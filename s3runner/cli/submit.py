@@ -10,13 +10,9 @@ from pathlib import Path
 import click
 
 from s3runner import wiring
+from s3runner.cli.chosen import chosen_settings
 from s3runner.cli.follow import JobRunner, submit_only
-from s3runner.cli.options import (
-    destination_option,
-    job_files_argument,
-    json_option,
-    settings_option,
-)
+from s3runner.cli.options import job_files_argument, json_option, place_options
 from s3runner.cli.rendering import listener_for, show_count
 from s3runner.cli.report import Invocation
 from s3runner.errors import S3RunnerError, SettingsError, StagingError
@@ -24,30 +20,25 @@ from s3runner.jobfile import load_jobs
 from s3runner.model import Job, Reference
 from s3runner.runner.report import JobReport
 from s3runner.runner.runner import Runner
-from s3runner.settings import load_settings
 
 
 @click.command("submit")
 @job_files_argument
-@settings_option
-@destination_option
+@place_options
 @json_option
 @click.pass_obj
 def command(
     invocation: Invocation,
     *,
     job_files: tuple[Path, ...],
-    settings_path: Path | None,
-    destination: str | None,
 ) -> None:
     """Submit the jobs of one or more files, and print their ids.
 
     A file may hold several YAML documents. All files and inputs are looked at before anything is
     uploaded; then one job after another is stored and started. Exits 0 when all of them were.
     """
-    invocation.settings, invocation.destination = settings_path, destination
     invocation.submitted = []
-    settings = load_settings(settings_path)
+    settings, destination = chosen_settings(invocation)
     jobs = _load(job_files, settings.references)
     runner = wiring.build(settings, destination, os.environ)
     if len(jobs) > 1:

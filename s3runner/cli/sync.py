@@ -10,14 +10,11 @@ import click
 from s3runner.cli.follow import Landing, take_up
 from s3runner.cli.opening import open_for
 from s3runner.cli.options import (
-    destination_option,
-    galaxy_config_option,
     into_option,
-    job_conf_option,
     job_id_argument,
     json_option,
     overwrite_option,
-    settings_option,
+    place_options,
 )
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
@@ -25,10 +22,7 @@ from s3runner.cli.report import Invocation
 
 @click.command("sync")
 @job_id_argument
-@settings_option
-@destination_option
-@job_conf_option
-@galaxy_config_option
+@place_options
 @into_option
 @overwrite_option
 @json_option
@@ -37,8 +31,6 @@ def command(  # one parameter an option
     invocation: Invocation,
     *,
     job_id: str,
-    settings_path: Path | None,
-    destination: str | None,
     into: Path | None,
     overwrite: bool,
 ) -> int:
@@ -47,6 +39,6 @@ def command(  # one parameter an option
     May be called again: what is here already and does not differ is left alone. Exits 0 when the
     job succeeded, 1 when it ended otherwise.
     """
-    runner = open_for(job_id, invocation, settings_path, destination)
+    runner = open_for(job_id, invocation)
     listener = listener_for(sys.stderr)
     return take_up(runner, job_id, invocation, listener, Landing(into, overwrite))

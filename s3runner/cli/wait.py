@@ -3,39 +3,26 @@
 from __future__ import annotations
 
 import sys
-from pathlib import Path
 
 import click
 
 from s3runner.cli.follow import take_up
 from s3runner.cli.opening import open_for
-from s3runner.cli.options import (
-    destination_option,
-    galaxy_config_option,
-    job_conf_option,
-    job_id_argument,
-    json_option,
-    settings_option,
-)
+from s3runner.cli.options import job_id_argument, json_option, place_options
 from s3runner.cli.rendering import listener_for
 from s3runner.cli.report import Invocation
 
 
 @click.command("wait")
 @job_id_argument
-@settings_option
-@destination_option
-@job_conf_option
-@galaxy_config_option
+@place_options
 @json_option
 @click.pass_obj
-def command(
-    invocation: Invocation, *, job_id: str, settings_path: Path | None, destination: str | None
-) -> int:
+def command(invocation: Invocation, *, job_id: str) -> int:
     """Wait for a job to end, whoever submitted it; bring nothing back.
 
     Exits 0 when the job succeeded, 1 when it ended otherwise. A job whose submitter died before it
     was started is started.
     """
-    runner = open_for(job_id, invocation, settings_path, destination)
+    runner = open_for(job_id, invocation)
     return take_up(runner, job_id, invocation, listener_for(sys.stderr), None)

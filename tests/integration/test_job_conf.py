@@ -55,3 +55,17 @@ def test_how_to_go_on_names_the_same_destination(desk: Desk) -> None:
     words = line.partition("to sync again: ")[2].split()
     assert words[:3] == ["s3runner", "sync", ran.json["job_id"]]
     assert desk.run(*words[1:], "--into", "elsewhere").code == 0
+
+
+def test_whoever_has_galaxys_files_can_look_at_its_jobs(desk: Desk) -> None:
+    job_id = desk.run_job(*FLAGS, name="seen", command="echo yes > n", outputs=["n"]).json["job_id"]
+
+    assert desk.run("status", job_id, *FLAGS, "--json").json["outcome"] == "succeeded"
+    assert desk.run("status", job_id, job_id, *FLAGS, "--json").json["jobs"][0]["state"] == "ended"
+    assert [job["job_id"] for job in desk.run("list", *FLAGS, "--json").json["jobs"]] == [job_id]
+    (output,) = desk.run("ls", job_id, *FLAGS, "--json").json["outputs"]
+    assert desk.run("cat", output["uri"], *FLAGS).stdout == "yes\n"
+    assert desk.run("logs", job_id, *FLAGS).code == 0
+    assert desk.run("gc", "--dry-run", *FLAGS, "--json").json["jobs"] == []
+    alone = desk.run("gc", "--destination", "here")
+    assert (alone.code, "--destination" in alone.stderr) == (2, True)

@@ -265,7 +265,9 @@ def test_check_tells_every_mistake_with_its_place(tmp_path: Path) -> None:
         ),
     ],
 )
-@pytest.mark.parametrize("verb", ["run", "wait", "sync", "cancel"])
+@pytest.mark.parametrize(
+    "verb", ["run", "submit", "plan", "wait", "sync", "cancel", "logs", "status", "ls", "cat"]
+)
 def test_a_verb_takes_a_destination_of_galaxy_or_settings(
     verb: str, words: list[str | Path], reason: str
 ) -> None:
