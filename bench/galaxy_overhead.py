@@ -114,7 +114,7 @@ def main() -> int:
     ):
         access = S3Access(bucket.config, bucket.credentials)
         sleeps = {"job_runner_monitor_sleep": SLEEP_S, "job_handler_monitor_sleep": 0.2}
-        with open_scene(Path(name), access, pykube=given.pykube, **sleeps) as scene:
+        with open_scene(Path(name), access, pykube=given.pykube.resolve(), **sleeps) as scene:
             return _measure(scene, given.rounds, given.queued)
 
 
