@@ -12,7 +12,7 @@ from s3runner.cli.options import json_option, place_options
 from s3runner.cli.rendering import cluster_lines, error_lines, show_age
 from s3runner.cli.report import Invocation
 from s3runner.errors import ClusterUnavailableError, S3RunnerError, printable
-from s3runner.runner.queries import JobRow, Wanted
+from s3runner.runner.job_status import JobRow, Wanted
 from s3runner.runner.report import STATES
 from s3runner.yamlfile import seconds_of
 

@@ -12,7 +12,7 @@ from s3runner.cli.options import job_ids_argument, json_option, place_options
 from s3runner.cli.rendering import cluster_lines, show_age, show_count
 from s3runner.cli.report import Invocation
 from s3runner.errors import printable
-from s3runner.runner.queries import JobStatus
+from s3runner.runner.job_status import JobStatus
 from s3runner.runner.turns import Room
 
 

@@ -57,14 +57,20 @@ def was_created(head: Head, job_id: str, number: int) -> bool:
 
 def newest_generation(head: Head, job_id: str) -> Generation | None:
     """Return the record with the highest number, None if there is none yet."""
+    return newest_with_note(head, job_id)[0]
+
+
+def newest_with_note(head: Head, job_id: str) -> tuple[Generation | None, bool]:
+    """Return the newest record, and whether it was noted by then that its Job was created."""
     keys = head.layout.job(job_id)
-    found = head.store.list(keys.generations_prefix)
-    stems = (item.key[len(keys.generations_prefix) :].removesuffix(".json") for item in found)
+    found = {item.key for item in head.store.list(keys.generations_prefix)}
+    stems = (key[len(keys.generations_prefix) :].removesuffix(".json") for key in found)
     numbers = [int(stem) for stem in stems if stem.isdecimal()]
     if not numbers:
-        return None
+        return None, False
     key = keys.generation(max(numbers))
-    return Generation.load(read(head.store, key), head.config.uri(key))
+    record = Generation.load(read(head.store, key), head.config.uri(key))
+    return record, keys.generation_created(max(numbers)) in found
 
 
 def put_spec(head: Head, spec: Spec, body: bytes) -> None:

@@ -5,12 +5,9 @@ It stands apart from following because it decides nothing and writes nothing.
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from datetime import datetime, timezone
-from fnmatch import fnmatchcase
-from typing import Any
 
 from s3runner.cluster.outcome import count_pods, is_over, reason_of, since_of, state_of
 from s3runner.cluster.protocol import Observation
@@ -21,113 +18,16 @@ from s3runner.errors import (
     SettingsError,
     SpecError,
 )
-from s3runner.model import Outcome, code_of
-from s3runner.runner.creation import newest_generation, was_created
+from s3runner.runner.creation import newest_with_note
 from s3runner.runner.decide import count_causes, evictions_so_far
 from s3runner.runner.ending import describe
 from s3runner.runner.head import Head
-from s3runner.runner.report import JobEnd, JobReport
+from s3runner.runner.job_status import JobRow, JobStatus, Wanted, born, read_time
 from s3runner.runner.turns import Room, count_active
 from s3runner.staging.parallel import run_all
 from s3runner.staging.records import Commit, Generation, Spec
 
 _NOTHING_SEEN = Observation(None)
-
-
-@dataclass(frozen=True, slots=True)
-class JobRow:
-    """One job in a list.
-
-    `state` is one of STATES, or None: only its own cluster could tell, or (`problem`) its documents
-    cannot be read, or its cluster did not answer. `ended` without an outcome means that no pod runs
-    any more and no head has decided yet. `created` is by the clock of the head that submitted it.
-    """
-
-    job_id: str
-    name: str | None = None
-    state: str | None = None
-    outcome: Outcome | None = None
-    created: datetime | None = None
-    problem: S3RunnerError | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object of `list --json`; times are UTC."""
-        code = code_of(self.outcome) if self.outcome is not None else None
-        return {
-            "job_id": self.job_id,
-            "name": self.name,
-            "state": self.state,
-            "outcome": self.outcome.value if self.outcome is not None else None,
-            "code": self.problem.code if self.problem is not None else code,
-            "created": _show_time(self.created),
-            "error": self.problem.to_json() if self.problem is not None else None,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class JobStatus:
-    """All that is known of one job now.
-
-    `since` is when its state began, by the cluster's clock, or by the store's when it has ended;
-    None where nobody knows. `end` is its commit's. `attempts` counts the pods that are known,
-    `generation` the Jobs that were made for it, `spent` by cause why earlier ones did not suffice.
-    `room` is told of a staged job whose destination has a bound, `reason` of one that is queued or
-    pending where the cluster says why.
-    """
-
-    row: JobRow
-    since: datetime | None = None
-    end: JobEnd | None = None
-    attempts: int = 0
-    generation: int = 0
-    spent: Mapping[str, int] = field(default_factory=dict)
-    room: Room | None = None
-    reason: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the object of `status --json`: that of every verb, and the job's state."""
-        row = self.row
-        report = JobReport(job_id=row.job_id, end=self.end, failure=row.problem).to_json()
-        return {
-            **report,
-            "attempts": self.attempts,
-            "generation": self.generation,
-            "name": row.name,
-            "state": row.state,
-            "since": _show_time(self.since),
-            "created": _show_time(row.created),
-            "spent": dict(self.spent),
-            "waiting": str(self.room) if self.room is not None else self.reason,
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """Which jobs a list is to show; what is empty or None does not matter.
-
-    `name` is a shell pattern; times are aware and compared with `JobRow.created`.
-    """
-
-    states: frozenset[str] = frozenset()
-    name: str | None = None
-    after: datetime | None = None
-    before: datetime | None = None
-
-    def takes_age(self, created: datetime | None) -> bool:
-        """Tell whether a job of this age is wanted."""
-        if self.after is None and self.before is None:
-            return True
-        late = self.after is None or (created is not None and created >= self.after)
-        early = self.before is None or (created is not None and created <= self.before)
-        return late and early
-
-    def takes_name(self, name: str) -> bool:
-        """Tell whether a job of this name is wanted."""
-        return self.name is None or fnmatchcase(name, self.name)
-
-    def takes_state(self, state: str | None) -> bool:
-        """Tell whether a job in this state is wanted."""
-        return not self.states or state in self.states
 
 
 def list_jobs(head: Head, wanted: Wanted) -> list[JobRow]:
@@ -167,21 +67,13 @@ def look_up(head: Head, job_ids: Sequence[str]) -> list[JobStatus]:
     return run_all("status", asks)
 
 
-def born(job_id: str) -> datetime | None:
-    """Return the time that a UUIDv7 carries, None for any other id."""
-    try:
-        value = uuid.UUID(job_id)
-        moment = datetime.fromtimestamp((value.int >> 80) / 1000, timezone.utc)
-    except (ValueError, OverflowError, OSError):
-        return None
-    return moment if value.version == 7 else None  # noqa: PLR2004  # its layout, RFC 9562
-
-
 @dataclass(frozen=True, slots=True)
 class _Known:
     """What the store has of a job. `here` tells whether this head's cluster runs it, and shows it.
 
-    `spec` is kept of jobs that somebody named: a list may be of very many.
+    `is_made` tells whether the generation's Job was known to be made before the cluster was asked:
+    of one that is made later it may show nothing. `spec` is kept of jobs that somebody named: a
+    list may be of very many.
     """
 
     job_id: str
@@ -190,13 +82,14 @@ class _Known:
     here: bool = False
     commit: Commit | None = None
     generation: Generation | None = None
+    is_made: bool = False
     problem: S3RunnerError | None = None
     spec: Spec | None = None
 
     @classmethod
     def of(cls, head: Head, spec: Spec) -> _Known:
         """Return a job as its spec alone shows it."""
-        created = born(spec.job_id) or _read_time(spec.created)
+        created = born(spec.job_id) or read_time(spec.created)
         return cls(spec.job_id, spec.name, created, head.runs(spec))
 
     def unseen(self, error: S3RunnerError) -> _Known:
@@ -233,7 +126,8 @@ class _Look:
         commit = self.head.read_commit(self.job_id)
         if commit is not None:
             return replace(job, commit=commit)
-        return replace(job, generation=newest_generation(self.head, self.job_id))
+        generation, is_made = newest_with_note(self.head, self.job_id)
+        return replace(job, generation=generation, is_made=is_made)
 
 
 @dataclass(frozen=True, slots=True)
@@ -248,10 +142,12 @@ class _Find:
             spec, _ = self.head.read_spec(self.job_id)
         except SettingsError as error:
             return error
+        generation, is_made = newest_with_note(self.head, self.job_id)
         return replace(
             _Known.of(self.head, spec),
             spec=spec,
-            generation=newest_generation(self.head, self.job_id),
+            generation=generation,
+            is_made=is_made,
             commit=self.head.read_commit(self.job_id),
         )
 
@@ -281,8 +177,7 @@ class _Settle:
         if self.seen is None:
             # its record says how it ends, and only the commit is missing
             return "ended"
-        gone = self.seen.job is None
-        if gone and not was_created(self.head, job.job_id, job.generation.number):
+        if self.seen.job is None and not job.is_made:
             return "staged"
         return state_of(self.seen)
 
@@ -341,7 +236,7 @@ class _Describe:
     def _since(self, state: str | None) -> datetime | None:
         if state == "staged":
             return self.job.created
-        return _read_time(since_of(self.seen)) if self.seen is not None else None
+        return read_time(since_of(self.seen)) if self.seen is not None else None
 
 
 def _number(commit: Commit | None, record: Generation | None) -> int:
@@ -382,18 +277,3 @@ def _row(job: _Known, state: str | None) -> JobRow:
 def _may_be_of_age(job_id: str, wanted: Wanted) -> bool:
     created = born(job_id)
     return created is None or wanted.takes_age(created)
-
-
-def _read_time(text: str | None) -> datetime | None:
-    """Read a time as specs (`+00:00`) and Kubernetes (`Z`) write it; None if it is none."""
-    try:
-        moment = datetime.fromisoformat((text or "").replace("Z", "+00:00"))
-    except ValueError:
-        return None
-    return moment if moment.tzinfo is not None else moment.replace(tzinfo=timezone.utc)
-
-
-def _show_time(moment: datetime | None) -> str | None:
-    if moment is None:
-        return None
-    return moment.astimezone(timezone.utc).isoformat(timespec="seconds")

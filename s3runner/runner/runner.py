@@ -23,7 +23,7 @@ from s3runner.runner.logs import LogSink, follow_logs, show_logs
 from s3runner.runner.report import JobEnd, Listener, PlanReport, SyncedOutput, SyncResult
 
 if TYPE_CHECKING:  # what no running job needs is imported by the verb that does
-    from s3runner.runner.queries import JobRow, JobStatus, Wanted
+    from s3runner.runner.job_status import JobRow, JobStatus, Wanted
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,7 @@ from waiting import wait_until
 from s3runner import wiring
 from s3runner.jobfile import load_job
 from s3runner.model import Outcome
-from s3runner.runner.queries import Wanted
+from s3runner.runner.job_status import Wanted
 from s3runner.settings import load_settings
 
 SLOW: dict[str, Any] = {

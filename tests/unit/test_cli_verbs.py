@@ -18,7 +18,7 @@ from s3runner.cli.status import status_line
 from s3runner.cli.submit import submit_all
 from s3runner.errors import ClusterUnavailableError, InputError, S3RunnerError, SpecError
 from s3runner.model import Job, Outcome, code_of
-from s3runner.runner.queries import JobRow, JobStatus
+from s3runner.runner.job_status import JobRow, JobStatus
 from s3runner.runner.report import JobEnd, JobReport, Listener, SyncResult
 from s3runner.runner.turns import Room
 

@@ -23,7 +23,8 @@ from s3runner.errors import (
     StoreUnavailableError,
 )
 from s3runner.model import Destination, Outcome, Phase
-from s3runner.runner.queries import JobRow, JobStatus, Wanted, born, list_jobs, look_up
+from s3runner.runner.job_status import JobRow, JobStatus, Wanted, born
+from s3runner.runner.queries import list_jobs, look_up
 from s3runner.runner.report import STATES, JobReport
 from s3runner.runner.submission import new_job_id
 from s3runner.staging.layout import StoreLayout
@@ -246,6 +247,18 @@ def test_a_job_that_is_over_has_no_outcome_before_its_commit(seen: Observation) 
     status = looked_up(store, ManyJobs({f"{JOB_ID}-g1": seen}))
     assert (status.row.state, status.row.outcome, status.end) == ("ended", None, None)
     assert not requests(store, "put")
+
+
+def test_a_job_that_another_head_makes_while_the_cluster_is_asked_has_not_ended() -> None:
+    """What the cluster did not show then says nothing of it."""
+    store = memory_store()
+    store_job(store, made=False)
+    made = LAYOUT.job(JOB_ID).generation_created(1)
+    cluster = ManyJobs({}, on_observe=lambda: put(store, made, b"{}"))
+
+    assert looked_up(store, cluster).row.state == "staged"
+    store.delete(made)
+    assert [row.state for row in listed(store, cluster)] == ["staged"]
 
 
 def test_a_recorded_end_is_no_outcome_and_asks_no_cluster() -> None:
