@@ -68,11 +68,34 @@ def find_links(directories: Iterable[str]) -> Linked:
     jobs: set[str] = set()
     blobs: set[str] = set()
     for directory in ids:
-        for above, below, names in os.walk(directory, onerror=_refuse):
-            for target in _targets(above, (*below, *names)):
+        for above, names in _walk(directory):
+            for target in _targets(above, names):
                 jobs.update(_JOB.findall(target))
                 blobs.update(name for _, name in _BLOB.findall(target))
     return Linked(frozenset(ids.values()), frozenset(jobs), frozenset(blobs))
+
+
+def _walk(directory: str) -> Iterator[tuple[str, list[str]]]:
+    """Yield each directory with the names in it, those behind links to directories, too.
+
+    Part of a store may lie elsewhere; what is overlooked there would count as linked by nobody.
+    """
+    seen: set[tuple[int, int]] = set()
+    for above, below, names in os.walk(directory, onerror=_refuse, followlinks=True):
+        yield above, [*below, *names]
+        below[:] = [name for name in below if _is_new(Path(above, name), seen)]
+
+
+def _is_new(directory: Path, seen: set[tuple[int, int]]) -> bool:
+    try:
+        found = directory.stat()
+    except OSError as error:
+        _refuse(error)
+        return False
+    identity = (found.st_dev, found.st_ino)
+    is_new = identity not in seen
+    seen.add(identity)
+    return is_new
 
 
 def _targets(above: str, names: Iterable[str]) -> Iterator[str]:

@@ -241,3 +241,16 @@ def test_a_directory_without_an_id_is_not_searched(tmp_path: Path) -> None:
     """It may be where the real one is mounted on another day."""
     with pytest.raises(SettingsError, match="no links were made in it"):
         find_links([str(tmp_path)])
+
+
+def test_links_are_found_behind_links_to_directories(tmp_path: Path) -> None:
+    """An administrator may have put a part of the store elsewhere; a circle has an end."""
+    store, elsewhere = tmp_path / "store", tmp_path / "elsewhere"
+    (elsewhere / "0").mkdir(parents=True)
+    store.mkdir()
+    (store / "000").symlink_to(elsewhere)
+    (elsewhere / "circle").symlink_to(store)
+    (elsewhere / "0" / "dataset_1.dat").symlink_to("/mnt/b/runs/jobs/j1/attempts/p/out/o")
+    give_ids([str(store)])
+
+    assert find_links([str(store)]).jobs == {"j1"}
