@@ -66,8 +66,11 @@ def record_inputs(job_wrapper: Any) -> RecordingEnvironment:
 
 
 def files_of_index(path: str) -> Iterator[str]:
-    """Yield what a data table's path stands for: a file, a directory, or all that begin with it."""
-    if os.path.exists(path):
+    """Yield what a data table's path stands for: a directory, or all files that begin with it.
+
+    Where it is a file itself, as a sequence is, a tool still opens the index beside it.
+    """
+    if os.path.isdir(path):
         yield path
     else:
-        yield from sorted(glob.glob(f"{glob.escape(path)}*"))
+        yield from filter(os.path.exists, sorted(glob.glob(f"{glob.escape(path)}*")))
