@@ -7,14 +7,14 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from s3runner.errors import S3RunnerError, StagingError, UnknownJobError
+from s3runner.errors import S3RunnerError, StagingError, StoreAccessError, UnknownJobError
 from s3runner.galaxy.pool import Pool
 from s3runner.model import Job, Outcome
 from s3runner.runner.report import JobEnd, Listener, Silence, SyncResult
@@ -26,6 +26,9 @@ _PAUSE_S = 10.0
 """Between two tries of a step that met a temporary error."""
 
 _FOR_EVER = 10**9
+_REFUSED_TRIES = 360
+"""Of a stored job's step, when the store refuses the keys: people have an hour to mend that."""
+
 _SYNC_TRIES = 30
 """A tool's results are worth waiting for: the disk may be full, or the store away, for a while."""
 
@@ -165,7 +168,23 @@ class Errand:
             self._not_before_s = clock() + _PAUSE_S
             log.warning("job %s: %s; trying again", self.job_id, error)
         else:
-            self.failure, self._step = error, None
+            self._give_up(error)
+
+    def _give_up(self, error: BaseException) -> None:
+        """End the errand, and the job with it: Galaxy may begin it again under another id."""
+        log.error("job %s: %s", self.job_id, error, exc_info=error)
+        self.failure, self._step = error, None
+        if self.end is None:
+            # nobody waits for it, and it may take as long as the store or the cluster is away
+            self._pools.staging.submit(self._end_job)
+
+    def _end_job(self) -> None:
+        try:
+            self._verbs.cancel(self.job_id)
+        except UnknownJobError:
+            log.debug("job %s: nothing of it was stored", self.job_id)
+        except Exception:
+            log.exception("job %s: its pods may run on", self.job_id)
 
     @property
     def _may_end_early(self) -> bool:
@@ -173,8 +192,10 @@ class Errand:
 
     def _may_repeat(self, error: BaseException) -> bool:
         self._tries += 1
-        step = self._step
-        return _is_temporary(error) and step is not None and self._tries < step.tries
+        tries = self._step.tries if self._step is not None else 1
+        if tries > 1 and not _is_temporary(error):
+            tries = _REFUSED_TRIES if _is_refused(error) else 1
+        return self._tries < tries
 
     def _go_on(self, result: Any) -> None:
         self._tries = 0
@@ -214,5 +235,12 @@ class Errand:
 
 
 def _is_temporary(error: BaseException) -> bool:
-    failures = error.failures if isinstance(error, StagingError) else (error,)
-    return all(isinstance(each, S3RunnerError) and each.temporary for each in failures)
+    return all(isinstance(e, S3RunnerError) and e.temporary for e in _failures(error))
+
+
+def _is_refused(error: BaseException) -> bool:
+    return all(_is_temporary(e) or isinstance(e, StoreAccessError) for e in _failures(error))
+
+
+def _failures(error: BaseException) -> Sequence[BaseException]:
+    return error.failures if isinstance(error, StagingError) else (error,)

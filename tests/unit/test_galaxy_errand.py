@@ -13,6 +13,7 @@ from waiting import wait_until
 from s3runner.errors import (
     ClusterRefusedError,
     StagingError,
+    StoreAccessError,
     StoreUnavailableError,
     UnknownJobError,
 )
@@ -133,6 +134,34 @@ def test_a_temporary_error_after_submission_ends_no_job(verb: str) -> None:
     assert verbs.calls.count(verb) == 3
 
 
+@pytest.mark.parametrize("verb", ["follow", "step", "sync"])
+def test_keys_that_are_refused_after_submission_may_be_replaced(verb: str) -> None:
+    """Else one mistake with the keys would end all jobs, whose pods go on."""
+    refused = [StoreAccessError("access denied")] * 40
+    wrapped = StagingError("sync", [StoreAccessError("denied"), StoreUnavailableError("away")])
+
+    found = finished(errand(Verbs({verb: [wrapped, *refused]})), most=100)
+
+    assert (found.failure, found.synced) == (None, SYNCED)
+
+
+def test_keys_that_stay_refused_end_a_job_at_last() -> None:
+    """The job's user is told, and its pods are ended if that is possible."""
+    verbs = Verbs({"step": [StoreAccessError("access denied")] * 1000})
+
+    found = finished(errand(verbs), most=1000)
+
+    assert isinstance(found.failure, StoreAccessError)
+    assert (verbs.calls.count("step"), verbs.calls[-1]) == (360, "cancel")
+
+
+def test_keys_that_are_refused_at_submission_are_told_at_once() -> None:
+    """Nothing runs yet."""
+    found = finished(errand(Verbs({"submit": [StoreAccessError("access denied")]})))
+
+    assert isinstance(found.failure, StoreAccessError)
+
+
 @pytest.mark.parametrize("is_temporary", [True, False])
 def test_failures_of_several_files_are_temporary_if_all_of_them_are(*, is_temporary: bool) -> None:
     """A stage tells them together."""
@@ -176,6 +205,35 @@ def test_an_error_that_stays_is_the_errands_failure() -> None:
 
     assert found.failure is refused
     assert found.end is None
+
+
+@pytest.mark.parametrize("verb", ["submit", "follow", "step"])
+def test_a_job_that_is_given_up_is_ended(verb: str) -> None:
+    """Galaxy may begin it again, and nobody would take what its pods still make."""
+    verbs = Verbs({verb: [KeyError("a bug")]})
+
+    found = finished(errand(verbs))
+
+    assert isinstance(found.failure, KeyError)
+    assert verbs.calls[-2:] == [verb, "cancel"]
+
+
+def test_a_job_whose_results_cannot_be_brought_here_has_ended_already() -> None:
+    """What it has made stays in the bucket."""
+    verbs = Verbs({"sync": [ClusterRefusedError("no")]})
+
+    finished(errand(verbs))
+
+    assert verbs.calls[-1] == "sync"
+
+
+def test_a_job_that_is_given_up_may_not_be_there(caplog: pytest.LogCaptureFixture) -> None:
+    """Its stage-in has failed; the log says why, and nothing of what was not to be ended."""
+    verbs = Verbs({"submit": [KeyError("a bug")], "cancel": [UnknownJobError("no such job")]})
+
+    finished(errand(verbs))
+
+    assert [each.exc_info is not None for each in caplog.records] == [True]
 
 
 def test_a_job_that_was_never_stored_is_told_from_one_that_failed() -> None:
