@@ -114,7 +114,7 @@ one."""
             raise ValueError("must have no user, password, query or fragment")
         if parts.scheme == "http" and not info.data.get("insecure_http"):
             raise ValueError(
-                "is plain http; use https, or set store.insecure_http: true for a store on a "
+                "is plain http; use https, or set insecure_http: true for a store on a "
                 "trusted network"
             )
         return value.rstrip("/")

@@ -80,7 +80,7 @@ def _tell_of_others(found: JobConf, wanted: Sequence[ConfDestination]) -> None:
         click.echo(f"s3runner: {found.origin}: no destination of s3runner's own runner", err=True)
     if found.others:
         names = ", ".join(printable(name) for name in found.others)
-        click.echo(f"s3runner: {found.origin}: not s3runner's: {names}", err=True)
+        click.echo(f"s3runner: {found.origin}: of other runners, not checked: {names}", err=True)
 
 
 def _to_yaml(written: ConfDestination, meant: GalaxyDestination) -> str:

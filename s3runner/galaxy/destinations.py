@@ -40,6 +40,11 @@ class Place:
         linking = self.linking
         return LinkingVerbs(self.runner, linking.results(linkable), linking.inputs())
 
+    @property
+    def needs_image(self) -> bool:
+        """Tell whether only jobs with a container can run there."""
+        return self.runner.head.destination.kubernetes is not None
+
     def chained(self, job: Job) -> Job:
         """Return a job whose inputs that are links into the bucket lie there already."""
         return self.linking.chained(job, self.runner.head.config.bucket)

@@ -16,6 +16,9 @@ MEMORY, WALLTIME = "memory_limit_reached", "walltime_reached"
 TOOL, UNKNOWN = "tool_detected", "unknown_error"
 """Galaxy's names for why a job failed; `<resubmit condition>` asks for them."""
 
+STOPPED = "stopped"
+"""None of Galaxy's: what a user has stopped must not be resubmitted."""
+
 _STATES = {
     Outcome.OUT_OF_MEMORY: MEMORY,
     Outcome.WALLTIME: WALLTIME,

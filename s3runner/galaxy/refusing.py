@@ -5,7 +5,18 @@ It stands apart because these are sentences for users and administrators.
 
 from __future__ import annotations
 
+import logging
 from typing import Any
+
+log = logging.getLogger(__name__)
+
+DATA_MANAGER = "manage_data"
+"""Galaxy's `tool_type` of data managers."""
+
+NO_CONTAINER = (
+    "Galaxy found no container for this tool; give it one, name a docker_default_container_id "
+    "with the destination, or map the tool to another"
+)
 
 
 def refusal_of(job_wrapper: Any) -> str | None:
@@ -19,7 +30,7 @@ def refusal_of(job_wrapper: Any) -> str | None:
             tool.produces_entry_points
         ),
         "the tool needs Galaxy's own Python or files; map it to a local runner": (
-            tool.requires_galaxy_python_environment or tool.tool_type == "data_manager"
+            tool.requires_galaxy_python_environment or tool.tool_type == DATA_MANAGER
         ),
         "the job is split into tasks, which is done on a shared disk": bool(
             job_wrapper.get_job().tasks
@@ -33,3 +44,15 @@ def refusal_of(job_wrapper: Any) -> str | None:
         ),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
+
+
+def refuse(job_wrapper: Any, reason: str, hint: str = "") -> None:
+    """Fail a job before anything is done for it."""
+    message = f"s3runner: {reason}"
+    log_failure(job_wrapper, message, hint)
+    job_wrapper.fail(message)
+
+
+def log_failure(job_wrapper: Any, message: str, hint: str = "") -> None:
+    """Tell the administrator too: Galaxy shows a job's message to its user only."""
+    log.warning("(%s) %s%s", job_wrapper.job_id, message, f"; hint: {hint}" if hint else "")

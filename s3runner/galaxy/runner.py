@@ -11,6 +11,7 @@ import logging
 import os
 import shutil
 from collections.abc import Mapping
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -20,24 +21,31 @@ from galaxy.tool_util.output_checker import DETECTED_JOB_STATE
 
 from s3runner.errors import S3RunnerError
 from s3runner.galaxy import params
-from s3runner.galaxy.app_config import config_of, dataset_directories, directory_of_job_conf
+from s3runner.galaxy.app_config import (
+    config_of,
+    dataset_directories,
+    destinations_of,
+    directory_of_job_conf,
+    own_params,
+)
 from s3runner.galaxy.collecting import move_into_place, returned_by
 from s3runner.galaxy.destinations import Place, Places
-from s3runner.galaxy.endings import UNKNOWN, Ending, ending_of
+from s3runner.galaxy.endings import STOPPED, UNKNOWN, Ending, ending_of
 from s3runner.galaxy.errand import Errand, Pools
 from s3runner.galaxy.linking import disk_of, linkable, outputs_on
 from s3runner.galaxy.pool import Pool
 from s3runner.galaxy.recording import RecordingEnvironment, files_of_index, record_inputs
-from s3runner.galaxy.refusing import refusal_of
+from s3runner.galaxy.refusing import NO_CONTAINER, log_failure, refusal_of, refuse
+from s3runner.galaxy.streams import streams_here
 from s3runner.galaxy.translate import (
     GalaxyJob,
     Returned,
     job_of,
     needed_of,
-    streams_of,
     with_empty_files,
 )
 from s3runner.model import Input, Job
+from s3runner.runner.landing import STREAMS
 from s3runner.runner.submission import new_job_id
 
 __all__ = ("S3JobRunner",)
@@ -47,8 +55,9 @@ log = logging.getLogger(__name__)
 _LOOKS = 4
 """Threads that ask cluster and store how jobs are: each look takes milliseconds."""
 
-_STREAMS = ".s3runner"
 _RUNS = ("running", "staging_out")
+_STATES = model.Job.states
+_DELETED = (_STATES.DELETED, _STATES.DELETING)
 
 
 class S3JobState(AsynchronousJobState):
@@ -81,43 +90,31 @@ class S3JobRunner(AsynchronousJobRunner):
     def _check_destinations(self, given: dict[str, Any]) -> None:
         """Refuse at the start what no job could be run with. Raises SettingsError.
 
-        Galaxy does not tell a plugin its name: it is known by its parameters. Destinations that
-        rules make up are looked at when they are there.
+        Destinations that rules make up are looked at when they are there.
         """
-        config = self.app.job_config
-        ours = {
-            plugin["id"]
-            for plugin in config.runner_plugins
-            if plugin["load"].endswith(type(self).__name__) and (plugin.get("kwds") or {}) == given
-        }
-        known = {
-            each.id: each.params
-            for group in config.destinations.values()
-            for each in group
-            if each.runner in ours
-        }
-        self._places.check(known)
+        self._places.check(destinations_of(self.app.job_config, type(self).__name__, given))
 
     # Galaxy's life cycle, in the order in which a job meets it
 
     def queue_job(self, job_wrapper: Any) -> None:
         """Prepare the job and send it on its errand; called by one of Galaxy's worker threads."""
         destination = job_wrapper.job_destination
-        destination.params = self._own_params(destination)
+        destination.params = self._own_params(job_wrapper)
         refusal = refusal_of(job_wrapper)
         if refusal is not None:
-            job_wrapper.fail(f"s3runner: {refusal}")
+            refuse(job_wrapper, refusal)
             return
         try:
             place = self._places.at(destination.id or "galaxy", destination.params)
             place.linking.require_mount()
         except S3RunnerError as error:
-            job_wrapper.fail(f"s3runner: {error}")
+            refuse(job_wrapper, str(error), error.hint)
             return
         # noted before anything is stored: who starts next can then take the job up, or knows
         # that there is nothing to be taken up
         job_id = new_job_id()
         job_wrapper.set_job_destination(destination, job_id)
+        log.info("(%s) is job %s at destination %s", job_wrapper.job_id, job_id, destination.id)
         state = self._state_of(job_wrapper, job_id)
         state.place = place
         recording = record_inputs(job_wrapper)
@@ -125,8 +122,16 @@ class S3JobRunner(AsynchronousJobRunner):
             job_wrapper, include_work_dir_outputs=False, modify_command_for_container=False
         ):
             return
+        if place.needs_image and not job_wrapper.s3runner_image:
+            refuse(job_wrapper, f"destination {destination.id}: {NO_CONTAINER}")
+            return
         self._write_script(job_wrapper, state)
-        state.errand = self._send(state, self._job_of(job_wrapper, state, recording))
+        try:
+            job = self._job_of(job_wrapper, state, recording)
+        except S3RunnerError as error:
+            self._fail(state, UNKNOWN, f"s3runner: {error}", error.hint)
+            return
+        state.errand = self._send(state, job)
         self.monitor_job(state)
 
     def check_watched_items(self) -> None:
@@ -148,20 +153,23 @@ class S3JobRunner(AsynchronousJobRunner):
         """Take up what is done and start what comes next; never wait."""
         errand, job_wrapper = job_state.errand, job_state.job_wrapper
         galaxy_state = job_state.galaxy_state
-        is_deleted = galaxy_state in (model.Job.states.DELETED, model.Job.states.DELETING)
-        if is_deleted or galaxy_state == model.Job.states.STOPPED:
+        is_deleted = galaxy_state in _DELETED
+        # it is an error if an administrator has ended it with a message
+        is_ended = is_deleted or galaxy_state == _STATES.ERROR
+        if is_ended or (galaxy_state == _STATES.STOPPED and errand.end is None):
             errand.cancel()
-        elif not job_state.is_over_limit and job_state.check_limits():
+        elif not job_state.is_over_limit and _is_over_limit(job_state):
             job_state.is_over_limit = True
             errand.cancel()
         if not errand.advance():
-            if errand.state in _RUNS and not job_state.running and not is_deleted:
+            if errand.state in _RUNS and not job_state.running:
+                if galaxy_state == _STATES.QUEUED:
+                    job_wrapper.change_state(_STATES.RUNNING)
                 job_state.running = True
-                job_wrapper.change_state(model.Job.states.RUNNING)
             return job_state
         self._errands.pop(errand.job_id, None)
-        if is_deleted:
-            if job_wrapper.cleanup_job in ("always", "onsuccess"):
+        if is_ended:
+            if job_wrapper.cleanup_job in (("always", "onsuccess") if is_deleted else ("always",)):
                 job_wrapper.cleanup()
         else:
             self._conclude(job_state)
@@ -174,7 +182,7 @@ class S3JobRunner(AsynchronousJobRunner):
             # Galaxy would find all of them empty
             self._fail(job_state, UNKNOWN, "s3runner: the mounted bucket shows no results any more")
             return
-        streams = Path(job_wrapper.working_directory) / _STREAMS
+        streams = Path(job_wrapper.working_directory) / STREAMS
         for name, place in (("stdout", job_state.output_file), ("stderr", job_state.error_file)):
             source = streams / name
             if source.exists():
@@ -196,17 +204,26 @@ class S3JobRunner(AsynchronousJobRunner):
     ) -> None:
         """Let Galaxy fail or resubmit the job, with what the tool said."""
         job_state.stop_job = False
-        told = full_status or _streams_here(job_state.job_wrapper)
+        told = full_status or streams_here(job_state.job_wrapper, self._job_io_for_db)
         super().fail_job(job_state, exception=exception, message=message, full_status=told)
 
     def stop_job(self, job_wrapper: Any) -> None:
         """End a job that somebody deleted; it is watched until no pod of it can decide anything."""
+        try:
+            self._stop(job_wrapper)
+        except Exception:
+            # Galaxy would undo what it noted of all jobs that it stops now, and try for ever
+            log.exception("(%s) stopping the job failed", job_wrapper.job_id)
+
+    def _stop(self, job_wrapper: Any) -> None:
         job_id = job_wrapper.get_job().get_job_runner_external_id()
         if not job_id:
             return
         errand = self._errands.get(job_id)
         if errand is not None:
-            errand.cancel()
+            # what has ended is not to be lost by a user who only stops it
+            if errand.end is None:
+                errand.cancel()
             return
         state = self._taken_up(job_wrapper, job_id)
         if state is not None:
@@ -217,7 +234,8 @@ class S3JobRunner(AsynchronousJobRunner):
         """Take up a job that was on its way when Galaxy ended."""
         state = self._taken_up(job_wrapper, job.get_job_runner_external_id())
         if state is not None:
-            state.running = job.get_state() == model.Job.states.RUNNING
+            if job.get_state() == _STATES.RUNNING:
+                state.running = True
             self.monitor_job(state)
 
     # its parts
@@ -230,15 +248,11 @@ class S3JobRunner(AsynchronousJobRunner):
         for state in self.watched:
             state.galaxy_state = found.get(state.job_wrapper.job_id)
 
-    def _own_params(self, destination: Any) -> dict[str, Any]:
-        """Return the destination's params without those of the one before.
-
-        When Galaxy resubmits a job, it lays the new destination's over the old one's.
-        """
-        known = self.app.job_config.destinations.get(destination.id)
-        if not known or known[0].runner != destination.runner:
-            return dict(destination.params)
-        return dict(self.app.job_config.get_destination(destination.id).params)
+    def _own_params(self, job_wrapper: Any) -> dict[str, Any]:
+        history = job_wrapper.get_job().state_history
+        was_resubmitted = any(each.state == _STATES.RESUBMITTED for each in history)
+        destination, config = job_wrapper.job_destination, self.app.job_config
+        return own_params(config, destination) if was_resubmitted else dict(destination.params)
 
     def _find_container(self, job_wrapper: Any, *args: Any, **kwargs: Any) -> Any:
         """Remember the container: a look-up may ask the network, and the database notes each."""
@@ -328,13 +342,17 @@ class S3JobRunner(AsynchronousJobRunner):
         errand, job_wrapper = state.errand, state.job_wrapper
         if state.is_over_limit:
             self.mark_as_failed(state)
-        elif errand.never_stored and errand.is_cancelled:
-            self._fail(state, UNKNOWN, "s3runner: the job was stopped while its files went up")
-        elif errand.never_stored:
+        elif errand.is_cancelled and errand.synced is None:
+            self._fail(state, STOPPED, "s3runner: the job was stopped; nothing of it is here")
+        elif errand.never_stored and state.galaxy_state == _STATES.QUEUED:
             # its spec was never stored, so there is no Job and never was one: begin anew
             self.mark_as_queued(job_wrapper)
+        elif errand.never_stored:
+            # Galaxy begins no job anew that it takes for a running one
+            self._fail(state, UNKNOWN, f"s3runner: the bucket knows no job {errand.job_id}")
         elif errand.failure is not None or errand.end is None:
-            self._fail(state, UNKNOWN, f"s3runner: {errand.failure}")
+            hint = errand.failure.hint if isinstance(errand.failure, S3RunnerError) else ""
+            self._fail(state, UNKNOWN, f"s3runner: {errand.failure}", hint)
         else:
             came = errand.synced.outputs if errand.synced is not None else ()
             needed = needed_of(
@@ -348,7 +366,8 @@ class S3JobRunner(AsynchronousJobRunner):
             else:
                 self._fail(state, state.ending.state, state.ending.message)
 
-    def _fail(self, state: S3JobState, runner_state: str, message: str) -> None:
+    def _fail(self, state: S3JobState, runner_state: str, message: str, hint: str = "") -> None:
+        log_failure(state.job_wrapper, message, hint)
         state.runner_state, state.fail_message = runner_state, message
         self.mark_as_failed(state)
 
@@ -369,13 +388,6 @@ class S3JobRunner(AsynchronousJobRunner):
         job_wrapper.check_tool_output = strict
 
 
-def _streams_here(job_wrapper: Any) -> dict[str, str]:
-    """Return what is here of what the tool said."""
-    directory = os.path.abspath(job_wrapper.working_directory)
-    places = streams_of(directory)
-    fallback = (Path(directory) / _STREAMS / name for name in ("stdout", "stderr"))
-    told = {}
-    for name, place, other in zip(("stdout", "stderr"), places, fallback, strict=True):
-        found = next((p for p in (Path(place), other) if p.exists() and p.stat().st_size), None)
-        told[name] = found.read_text(errors="replace") if found else ""
-    return told
+def _is_over_limit(state: S3JobState) -> bool:
+    """Ask Galaxy; bringing results here does not count for the time that a tool may take."""
+    return bool(state.check_limits(None if state.errand.end is None else timedelta(0)))

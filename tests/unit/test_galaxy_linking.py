@@ -172,6 +172,14 @@ def test_links_are_made_only_where_they_are_asked_for() -> None:
     assert inputs.place_of("/elsewhere/dataset_1.dat") is None
 
 
+@pytest.mark.parametrize(("sync", "is_seen"), [("copy", True), ("link", False)])
+def test_a_mount_that_is_away_concerns_only_results_that_are_links(
+    sync: str, *, is_seen: bool
+) -> None:
+    """Those that were copied are here."""
+    assert Linking(Options(mount="/absent", sync=sync)).is_mounted() is is_seen
+
+
 def test_an_input_gives_way_only_inside_of_the_object_store(tmp_path: Path) -> None:
     """A directory that leads out of it is not in it."""
     objects, outside = tmp_path / "objects", tmp_path / "outside"
