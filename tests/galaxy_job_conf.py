@@ -20,6 +20,9 @@ from lxml import etree
 _CONF = Path(__file__).parents[1] / "conf"
 _LOAD = "s3runner.galaxy.runner:S3JobRunner"
 _BELOW = "store.yml"
+REMOTE = "remote/indexes"
+"""Where a data table says that indexes are, and in the bucket they are: not on this machine."""
+
 _LONG_S = 1800
 """A store that a test takes away comes back later than it would on a machine with less to do."""
 
@@ -88,7 +91,9 @@ def write_settings(directory: Path, access: S3Access, endpoints: Mapping[str, st
         "retry_budget_s": _LONG_S,
         **endpoints,
     }
-    (directory / _BELOW).write_text(yaml.safe_dump({"store": store}))
+    remote = {"remote": {"url": f"s3://{config.bucket}/{REMOTE}", "path": f"/{REMOTE}"}}
+    written = {"store": store, "references": remote}
+    (directory / _BELOW).write_text(yaml.safe_dump(written))
 
 
 def job_conf(site: Site | None) -> JobConf:

@@ -22,7 +22,7 @@ from typing import Any
 
 import yaml
 from conftest import S3Access
-from galaxy_job_conf import ON_KUBERNETES, job_conf, write_settings
+from galaxy_job_conf import ON_KUBERNETES, REMOTE, job_conf, write_settings
 from kube_api.sites import Site
 from service_rule import missing_service
 from waiting import wait_until
@@ -192,7 +192,12 @@ class GalaxyServer:
         (here / "indexes" / "hg.1.ebwt").write_text("index one\n")
         (here / "indexes" / "hg.2.ebwt").write_text("index two\n")
         (here / "indexes" / "other.1.ebwt").write_text("of another genome\n")
-        (here / "tool-data" / "genomes.loc").write_text(f"hg\thg\tHuman\t{here}/indexes/hg\n")
+        (here / "tool-data" / "genomes.loc").write_text(
+            f"hg\thg\tHuman\t{here}/indexes/hg\nmm\tmm\tMouse\t/{REMOTE}/mm\n"
+        )
+        store = self.access.open()
+        for name, content in {"mm.1.ebwt": b"far one\n", "mm.2.ebwt": b"far two\n"}.items():
+            store.put_if_absent(f"{REMOTE}/{name}", content)
         (here / "tables.xml").write_text(
             "<tables><table name='genomes' comment_char='#'>"
             "<columns>value, dbkey, name, path</columns>"

@@ -105,7 +105,8 @@ class Places:
         found = (self._mistakes(name, params) for name, params in destinations.items())
         mistakes = [told for told in found if told]
         if mistakes:
-            raise SettingsError("\n".join(mistakes))
+            # what is wrong in a file that all of them name is told once
+            raise SettingsError("\n".join(dict.fromkeys(mistakes)))
 
     def _mistakes(self, name: str, params: Mapping[str, Any]) -> str:
         try:

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import pytest
 from conftest import S3Server
 from galaxy_server import ADMIN, GalaxyServer, require_galaxy
+from waiting import wait_until
 
 from s3runner.store.protocol import ObjectStore
 
@@ -37,10 +38,11 @@ Rows = Sequence[list[str]]
 
 
 class Stock(NamedTuple):
-    """What became of the tests, by tool and number, and the jobs in the bucket."""
+    """What became of the tests, by tool and number; the jobs in the bucket; Galaxy's jobs."""
 
     tests: dict[str, dict[str, Any]]
     jobs: int
+    directory: Path
 
 
 def rows_of(text: str) -> Rows:
@@ -122,8 +124,12 @@ def stock(tmp_path_factory: pytest.TempPathFactory, moto_server: S3Server) -> It
     write_toolbox(directory / "toolbox.xml")
     access = moto_server.fresh_bucket()
     (directory / "galaxy").mkdir()
+    # as most administrators have it: nothing of a job stays in its directory
     server = GalaxyServer(
-        directory / "galaxy", access, tool_config_file=str(directory / "toolbox.xml")
+        directory / "galaxy",
+        access,
+        tool_config_file=str(directory / "toolbox.xml"),
+        cleanup_job="always",
     )
     try:
         server.start(GALAXY_TEST_FILE_DIR=str(directory / "data"))
@@ -132,7 +138,8 @@ def stock(tmp_path_factory: pytest.TempPathFactory, moto_server: S3Server) -> It
         found = json.loads(result.read_text())["tests"] if result.exists() else []
         tests = {f"{test['data']['tool_id']}:{test['data']['test_index']}": test for test in found}
         assert tests, ran.stdout + ran.stderr
-        yield Stock(tests, jobs_in(access.open(), access.config.prefix))
+        jobs = directory / "galaxy" / "data" / "jobs_directory"
+        yield Stock(tests, jobs_in(access.open(), access.config.prefix), jobs)
     finally:
         server.stop()
 
@@ -145,7 +152,8 @@ def run_tests(server: GalaxyServer, result: Path) -> subprocess.CompletedProcess
         capture_output=True,
         text=True,
         check=False,
-        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"},
+        # the machinery leaves its own log and every output that it has compared
+        env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", "TMPDIR": str(result.parent)},
     )
 
 
@@ -161,3 +169,9 @@ def test_every_stock_tool_ran_in_a_pod(stock: Stock) -> None:
     """Each test is one job of ours; only uploads run where Galaxy runs."""
     assert len(stock.tests) == len(TESTS)
     assert stock.jobs == len(TESTS)
+
+
+def test_no_jobs_directory_is_left(stock: Stock) -> None:
+    """`cleanup_job: always`; Galaxy says that a job is over before it cleans up."""
+    assert stock.directory.is_dir()
+    wait_until(lambda: not list(stock.directory.glob("*/*")))

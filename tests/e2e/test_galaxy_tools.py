@@ -54,6 +54,7 @@ def runs(galaxy: GalaxyServer, tmp_path_factory: pytest.TempPathFactory) -> Runs
         found.begin(f"{where}_failing", f"{where}_failing", code=3, wanted="true")
         found.begin(f"{where}_index", f"{where}_index", genome="hg")
         found.begin(f"{where}_work_dir", f"{where}_work_dir", name="a 'quoted' name")
+    found.begin("far index", "t_index", genome="mm")
     found.begin("t_extended", "t_extended", input=hda(one), hidden=hidden)
     found.begin("many", "t_many", inputs=hdas([one, two]))
     found.begin("t_failing early", "t_failing", code=3, wanted="false")
@@ -84,6 +85,7 @@ def test_a_tool_reads_and_writes_datasets_that_its_pod_cannot_reach(runs: Runs, 
     assert ran.job["tool_stdout"] == "sorted\n"
     assert "No such file" in ran.job["tool_stderr"]
     assert ran.job["exit_code"] == 0
+    assert ran.job["command_version"] == "7.7"
 
 
 def test_several_inputs_arrive_in_their_order(runs: Runs) -> None:
@@ -177,6 +179,11 @@ def test_all_files_of_an_index_and_no_other_are_staged(runs: Runs, where: str) -
     """A data table's path may be what several files' names begin with."""
     expected = "index one\nindex two\nhg.1.ebwt\nhg.2.ebwt\n"
     assert runs[f"{where}_index"].text("output") == expected
+
+
+def test_an_index_that_only_the_bucket_has_is_where_the_data_table_says(runs: Runs) -> None:
+    """Its place is no directory of Galaxy's machine: the pod fetches it, and nobody else."""
+    assert runs["far index"].text("output") == "far one\nfar two\nmm.1.ebwt\nmm.2.ebwt\n"
 
 
 def test_a_bam_comes_with_its_index(runs: Runs) -> None:
