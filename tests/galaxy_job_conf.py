@@ -133,7 +133,7 @@ def job_conf(site: Site | None) -> JobConf:
     }
     if site is not None:
         conf = yaml.safe_load((_CONF / "job_conf.yml").read_text())
-        plugins["kube"] = {**conf["runners"]["s3"], **_of_site(site)}
+        plugins["kube"] = {**conf["runners"]["s3"], **of_site(site)}
         for name, given in conf["execution"]["environments"].items():
             if given["runner"] == "s3":
                 destinations[name if name == "spot" else f"kube-{name}"] = _at_site(given, site)
@@ -144,12 +144,12 @@ def job_conf(site: Site | None) -> JobConf:
     return JobConf(plugins, destinations, tools)
 
 
-ON_KUBERNETES = ("plain", "failing", "index", "collection", "work_dir", "hold")
+ON_KUBERNETES = ("plain", "failing", "index", "collection", "work_dir", "hold", "slow")
 """The tools that are there once more, with k_ in their ids, in a container of a cluster."""
 
 
-def _of_site(site: Site) -> Params:
-    """Return what conf/job_conf.yml cannot know."""
+def of_site(site: Site) -> Params:
+    """Return what conf/job_conf.yml cannot know: a cluster, its bucket and its images."""
     assert site.place is not None
     config, keys = site.access.config, site.place.credentials
     kubeconfig = os.environ[KUBECONFIG] if site.kube is None else str(site.kube.kubeconfig())

@@ -20,7 +20,7 @@ from s3runner.cluster.local.jobdir import JobDir
 from s3runner.store.retrying import read
 
 _LONG_S = 900
-_MADE = re.compile(r"/generations/\d+\.created\.json$")
+_MADE = re.compile(r"([^/]+)/generations/(\d+)\.created\.json$")
 
 
 class Jobs:
@@ -48,9 +48,12 @@ class Jobs:
 
     def made(self, job_id: str) -> int:
         """Return how many Kubernetes Jobs were made for a job."""
-        return sum(
-            bool(re.search(r"/generations/\d+\.created\.json$", k)) for k in self.keys(job_id)
-        )
+        return len(self.names(job_id))
+
+    def names(self, job_id: str = "") -> set[str]:
+        """Return the names of the Kubernetes Jobs that were made for one job, or for all."""
+        found = map(_MADE.match, self.keys(job_id))
+        return {f"{made[1]}-g{made[2]}" for made in found if made}
 
 
 class Held:

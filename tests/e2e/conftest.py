@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 from conftest import S3Server
+from galaxy_jobs import Jobs
 from galaxy_server import GalaxyServer, GalaxyUser, require_galaxy, served
 from gate import Gate, gate_before
 from kube_api.sites import FAKE, KUBECONFIG, REAL, Site, open_site
@@ -43,6 +44,8 @@ def site(tmp_path_factory: pytest.TempPathFactory, moto_server: S3Server) -> Ite
     kind = REAL if os.environ.get(KUBECONFIG) else FAKE
     with open_site(kind, tmp_path_factory.mktemp("site"), lambda: moto_server) as opened:
         yield opened
+        # Galaxy's runner made them, in a process of its own
+        opened.made |= Jobs(opened.access).names()
 
 
 @pytest.fixture(scope="session")

@@ -1,18 +1,26 @@
-"""Datasets that stay in the bucket: links to where it is mounted, by s3fs on a Ceph gateway."""
+"""Datasets that stay in the bucket: links to where it is mounted, by s3fs on a Ceph gateway.
+
+Tools run on this machine's local cluster, or on the real one that S3RUNNER_TEST_KUBECONFIG names,
+with its bucket.
+"""
 
 from __future__ import annotations
 
+import os
 import secrets
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
 from byte_relay import Relay, relay_before
-from conftest import Rgw, S3Access
+from conftest import S3Access
+from galaxy_job_conf import of_site
 from galaxy_server import GalaxyServer, GalaxyUser, hda, pasted, require_galaxy
+from kube_api.sites import KUBECONFIG, Site
 from s3fs_mount import Mount, mounted, require_s3fs
 from waiting import wait_until
 
@@ -88,14 +96,15 @@ def scene(
     """Galaxy on the gateway, with the bytes of its own process counted: not the mount's."""
     require_galaxy()
     require_s3fs()
-    rgw: Rgw = request.getfixturevalue("rgw")
-    access, directory = rgw.http.fresh_bucket(), tmp_path_factory.mktemp("link")
+    site = request.getfixturevalue("site") if os.environ.get(KUBECONFIG) else None
+    access = site.access if site else request.getfixturevalue("rgw").http.fresh_bucket()
+    directory = tmp_path_factory.mktemp("link")
     mount = mounted(directory, access, request)
     with relay_before(access.config.endpoint or "") as relay:
         (directory / "galaxy").mkdir()
         galaxy = GalaxyServer(directory / "galaxy", access)
         galaxy.configure(
-            job_config_file=str(_write_job_conf(directory, access, relay, mount)),
+            job_config_file=str(_write_job_conf(directory, access, relay, mount, site)),
             tool_config_file=str(_write_tools(directory)),
         )
         try:
@@ -122,20 +131,33 @@ def _write_tools(directory: Path) -> Path:
     return path
 
 
-def _write_job_conf(directory: Path, access: S3Access, relay: Relay, mount: Mount) -> Path:
+def _where(access: S3Access, site: Site | None) -> dict[str, Any]:
+    """Return a plugin's parameters: the cluster, the bucket, and how pods reach it."""
+    if site is not None:
+        return dict(of_site(site))
     config = access.config
-    ours = {"runner": "s3", "outputs_to_working_directory": True}
+    return {
+        "s3runner_cluster": "local",
+        "s3runner_bucket": config.bucket,
+        "s3runner_prefix": config.prefix,
+        "s3runner_pod_endpoint": config.endpoint,
+        "s3runner_insecure_http": True,
+    }
+
+
+def _write_job_conf(
+    directory: Path, access: S3Access, relay: Relay, mount: Mount, site: Site | None
+) -> Path:
+    ours: dict[str, Any] = {"runner": "s3", "outputs_to_working_directory": True}
+    if site is not None:
+        ours |= {"docker_enabled": True, "docker_default_container_id": site.tool_image}
     document = {
         "runners": {
             "local": {"load": "galaxy.jobs.runners.local:LocalJobRunner"},
             "s3": {
+                **_where(access, site),
                 "load": "s3runner.galaxy.runner:S3JobRunner",
-                "s3runner_cluster": "local",
-                "s3runner_bucket": config.bucket,
-                "s3runner_prefix": config.prefix,
                 "s3runner_endpoint": relay.address,
-                "s3runner_pod_endpoint": config.endpoint,
-                "s3runner_insecure_http": True,
                 "s3runner_mount": str(mount.directory),
                 "s3runner_sync": "link",
             },
