@@ -96,9 +96,10 @@ class _Hearing(Silence):
 class Errand:
     """A job on its way. `advance` is called by one thread; the steps run in the pools.
 
-    Without a `job` it is one that was submitted before, perhaps: `never_stored` then tells that it
-    was not. When it is over, `failure` says what went wrong on our side, else `end` how the job
-    ended and `synced` what came back (nothing, of one that was cancelled).
+    `job` is called in the pool for staging: its inputs are looked for then. Without it the job is
+    one that was submitted before, perhaps: `never_stored` then tells that it was not. When it is
+    over, `failure` says what went wrong on our side, else `end` how the job ended and `synced` what
+    came back (nothing, of one that was cancelled).
     """
 
     def __init__(
@@ -107,7 +108,7 @@ class Errand:
         job_id: str,
         directory: Path,
         pools: Pools,
-        job: Job | None = None,
+        job: Callable[[], Job] | None = None,
     ) -> None:
         self.job_id = job_id
         self.end: JobEnd | None = None
@@ -204,7 +205,7 @@ class Errand:
         except StopIteration:
             self._step = None
 
-    def _steps(self, job: Job | None) -> Generator[_Step, Any, None]:
+    def _steps(self, job: Callable[[], Job] | None) -> Generator[_Step, Any, None]:
         verbs, looks, staging = self._verbs, self._pools.looks, self._pools.staging
         if job is not None:
             yield _Step(staging, partial(self._submit, job), ends_early=True)
@@ -222,9 +223,9 @@ class Errand:
         # nobody waits for it: the job is over
         staging.submit(self._hand_over)
 
-    def _submit(self, job: Job) -> None:
+    def _submit(self, job: Callable[[], Job]) -> None:
         with stopped_by(self._cancelled):
-            self._verbs.submit(job, self._hearing, self.job_id)
+            self._verbs.submit(job(), self._hearing, self.job_id)
 
     def _hand_over(self) -> None:
         try:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -126,12 +126,7 @@ class S3JobRunner(AsynchronousJobRunner):
             refuse(job_wrapper, f"destination {destination.id}: {NO_CONTAINER}")
             return
         self._write_script(job_wrapper, state)
-        try:
-            job = self._job_of(job_wrapper, state, recording)
-        except S3RunnerError as error:
-            self._fail(state, UNKNOWN, f"s3runner: {error}", error.hint)
-            return
-        state.errand = self._send(state, job)
+        state.errand = self._send(state, self._job_of(job_wrapper, state, recording))
         self.monitor_job(state)
 
     def check_watched_items(self) -> None:
@@ -279,7 +274,10 @@ class S3JobRunner(AsynchronousJobRunner):
         )
         self.write_executable_script(state.job_file, script, job_io=job_wrapper.job_io)
 
-    def _job_of(self, job_wrapper: Any, state: S3JobState, recording: RecordingEnvironment) -> Job:
+    def _job_of(
+        self, job_wrapper: Any, state: S3JobState, recording: RecordingEnvironment
+    ) -> Callable[[], Job]:
+        """Ask Galaxy what the job is; what disk and store have of it is looked up when called."""
         place = state.place
         directory = os.path.abspath(job_wrapper.working_directory)
         tool_dir = job_wrapper.tool.tool_dir
@@ -305,7 +303,7 @@ class S3JobRunner(AsynchronousJobRunner):
                 else [Input(each, each) for each in files_of_index(path)]
             )
 
-        return place.chained(job_of(galaxy, files_of, place.holds))
+        return lambda: place.chained(job_of(galaxy, files_of, place.holds))
 
     def _returned_by(self, state: S3JobState) -> Returned:
         job_wrapper = state.job_wrapper
@@ -313,7 +311,7 @@ class S3JobRunner(AsynchronousJobRunner):
         may_be_empty = state.place.options.missing_outputs == params.EMPTY
         return with_empty_files(found) if may_be_empty else found
 
-    def _send(self, state: S3JobState, job: Job | None) -> Errand:
+    def _send(self, state: S3JobState, job: Callable[[], Job] | None) -> Errand:
         directory = Path(os.path.abspath(state.job_wrapper.working_directory))
         verbs = state.place.verbs(lambda: self._linkable(state))
         errand = Errand(verbs, state.job_id, directory, self._pools, job)

@@ -403,17 +403,14 @@ def new_job(directory: Path, **more: Any) -> SimpleNamespace:
     return job_of_galaxy(directory, **{**usual, **more})
 
 
-def test_a_store_that_is_away_while_a_job_is_prepared_may_resubmit_it(
+def test_a_failure_of_ours_is_told_with_its_hint_and_may_be_resubmitted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """References are listed then. Galaxy is told the reason, and a state that it has a word for."""
+    """Galaxy is told the reason, and a state that it has a word for."""
+    failure = StoreUnavailableError("no answer", hint="look at the store")
+    made, told = telling()
 
-    def job_of(*_args: Any) -> None:
-        raise StoreUnavailableError("no answer", hint="look at the store")
-
-    made, told = preparing(_job_of=job_of)
-
-    made.queue_job(new_job(tmp_path))
+    made.check_watched_item(state_of(job_of_galaxy(tmp_path), Errand(failure=failure), "queued"))
 
     assert told == ["failed: unknown_error"]
     assert "(7) s3runner: no answer" in caplog.text
@@ -435,10 +432,17 @@ def test_a_job_without_a_container_is_refused_where_only_containers_run(tmp_path
 def test_galaxys_log_tells_which_job_a_job_is(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """An administrator has Galaxy's number, and the store and the cluster have ours."""
+    """An administrator has Galaxy's number, and the store and the cluster have ours.
+
+    Inputs are looked for later, by a thread of ours: a store that is away keeps no worker busy.
+    """
     caplog.set_level("INFO")
     ids: list[str] = []
-    made, told = preparing(_job_of=lambda *_args: None, _send=lambda _state, _job: Errand())
+
+    def is_away() -> None:
+        pytest.fail("Galaxy's own thread looked for the inputs")
+
+    made, told = preparing(_job_of=lambda *_args: is_away, _send=lambda _state, _job: Errand())
 
     made.queue_job(new_job(tmp_path, set_job_destination=lambda _where, own: ids.append(own)))
 

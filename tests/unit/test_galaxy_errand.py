@@ -86,7 +86,7 @@ class Verbs:
         self._play("hand_over", None)
 
 
-def errand(verbs: Verbs, job: Job | None = JOB) -> Errand:
+def errand(verbs: Verbs, job: Callable[[], Job] | None = lambda: JOB) -> Errand:
     return Errand(verbs, "job-1", Path("/jwd"), Pools(Inline(), Inline()), job)
 
 
@@ -115,7 +115,7 @@ def test_looking_never_waits_for_a_step() -> None:
     verbs = Verbs()
     staging = Pool("staging", 0)
 
-    found = Errand(verbs, "job-1", Path("/jwd"), Pools(staging, Inline()), JOB)
+    found = Errand(verbs, "job-1", Path("/jwd"), Pools(staging, Inline()), lambda: JOB)
 
     assert not found.advance()
     assert not found.advance()
@@ -153,6 +153,18 @@ def test_keys_that_stay_refused_end_a_job_at_last() -> None:
 
     assert isinstance(found.failure, StoreAccessError)
     assert (verbs.calls.count("step"), verbs.calls[-1]) == (360, "cancel")
+
+
+def test_inputs_that_cannot_be_looked_for_end_a_job_with_the_reason() -> None:
+    """A data table's path may stand for what only the store can list."""
+    away = StoreUnavailableError("away")
+
+    def job() -> Job:
+        raise away
+
+    found = finished(errand(Verbs(), job))
+
+    assert found.failure is away
 
 
 def test_keys_that_are_refused_at_submission_are_told_at_once() -> None:
@@ -278,7 +290,7 @@ def ended(found: Errand) -> Errand:
 def test_a_stage_in_ends_when_its_job_is_cancelled() -> None:
     """Nothing was stored, so there is nothing to be ended in the cluster."""
     verbs = Staging({"follow": [UnknownJobError("no such job")]})
-    found = Errand(verbs, "job-1", Path("/jwd"), Pools(Pool("staging", 1), Inline()), JOB)
+    found = Errand(verbs, "job-1", Path("/jwd"), Pools(Pool("staging", 1), Inline()), lambda: JOB)
     found.advance()
     assert verbs.begun.wait(60)
 
@@ -292,7 +304,7 @@ def test_a_stage_in_ends_when_its_job_is_cancelled() -> None:
 def test_a_cancelled_job_does_not_wait_for_its_turn_to_stage_in() -> None:
     """Those before it may stage for hours."""
     verbs = Verbs({"follow": [UnknownJobError("no such job")]})
-    found = Errand(verbs, "job-1", Path("/jwd"), Pools(Pool("busy", 0), Inline()), JOB)
+    found = Errand(verbs, "job-1", Path("/jwd"), Pools(Pool("busy", 0), Inline()), lambda: JOB)
     found.advance()
 
     found.cancel()
