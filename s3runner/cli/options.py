@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,36 +20,27 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Path | str | None) 
     setattr(invocation, str(param.name), value)
 
 
+_FILE = click.Path(path_type=Path)
+_kept = partial(click.option, expose_value=False, callback=_keep)
+
 _PLACE_OPTIONS = (
-    click.option(
+    _kept(
         "--settings",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         metavar="FILE",
-        expose_value=False,
-        callback=_keep,
         help="The settings file; otherwise $S3RUNNER_SETTINGS, ./s3runner.yml, or the user's own.",
     ),
-    click.option(
-        "--destination",
-        metavar="NAME",
-        expose_value=False,
-        callback=_keep,
-        help="Where to run, by its name in the settings.",
-    ),
-    click.option(
+    _kept("--destination", metavar="NAME", help="Where to run, by its name in the settings."),
+    _kept(
         "--job-conf",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         metavar="FILE",
-        expose_value=False,
-        callback=_keep,
         help="Instead of settings: Galaxy's job configuration, of which --destination names one.",
     ),
-    click.option(
+    _kept(
         "--galaxy-config",
-        type=click.Path(path_type=Path),
+        type=_FILE,
         metavar="FILE",
-        expose_value=False,
-        callback=_keep,
         help="Galaxy's galaxy.yml beside it, where that holds parameters too.",
     ),
 )
@@ -72,10 +64,10 @@ json_option = click.option(
     help="Print one JSON object on stdout, on failure too.",
 )
 
-job_file_argument = click.argument("job_file", type=click.Path(path_type=Path), metavar="JOB.YML")
+job_file_argument = click.argument("job_file", type=_FILE, metavar="JOB.YML")
 
 job_files_argument = click.argument(
-    "job_files", type=click.Path(path_type=Path), metavar="JOB.YML...", nargs=-1, required=True
+    "job_files", type=_FILE, metavar="JOB.YML...", nargs=-1, required=True
 )
 
 job_ids_argument = click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True)

@@ -7,6 +7,7 @@ and Galaxy's own runner beside ours.
 from __future__ import annotations
 
 import os
+import re
 from collections import Counter
 from collections.abc import Iterator
 
@@ -44,11 +45,13 @@ class Again:
         self.run()
         self.first_relayed = scene.relay.bytes - relayed
         begun, relayed, calls = len(scene.steps()), scene.relay.bytes, self._calls()
+        lookups = self._lookups()
         for _ in range(ROUNDS):
             self.run()
         self.steps = scene.steps()[begun:]
         self.relayed = (scene.relay.bytes - relayed) / ROUNDS
         self.calls = self._calls() - calls
+        self.lookups = self._lookups() - lookups
 
     def run(self) -> None:
         """Run the job to its end, and until its Job is gone."""
@@ -63,6 +66,11 @@ class Again:
 
     def _calls(self) -> Counter[str]:
         return Counter(f"{call.verb} {call.resource}" for call in self._scene.ours.rbac.calls)
+
+    def _lookups(self) -> int:
+        """Count how often our runner had Galaxy look for a container: its first resolver."""
+        asked = r"tN:S3JobRunner\.work_thread\S* .*resolver \[ExplicitContainerResolver\[\]\]"
+        return len(re.findall(asked, self._scene.galaxy.log))
 
     def _upload(self) -> list[str]:
         directory = self._scene.galaxy.directory / "made"
@@ -88,6 +96,11 @@ def test_a_job_asks_the_api_to_rehearse_to_make_and_to_delete_it_and_nothing_mor
     """How it is comes by two watches, which stay open: whether a job runs long does not count."""
     asked = {call: count for call, count in again.calls.items() if not call.startswith("watch ")}
     assert asked == {"create jobs": 2 * ROUNDS, "delete jobs": ROUNDS}
+
+
+def test_a_container_is_looked_for_once_a_job(again: Again) -> None:
+    """A resolver may ask the network, and each look-up is noted in the database."""
+    assert again.lookups == ROUNDS
 
 
 def test_an_input_passes_through_galaxys_process_once(again: Again) -> None:
