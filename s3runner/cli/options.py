@@ -20,26 +20,26 @@ def _keep(ctx: click.Context, param: click.Parameter, value: Path | str | None) 
     setattr(invocation, str(param.name), value)
 
 
-_FILE = click.Path(path_type=Path)
+_PATH = click.Path(path_type=Path)
 _kept = partial(click.option, expose_value=False, callback=_keep)
 
 _PLACE_OPTIONS = (
     _kept(
         "--settings",
-        type=_FILE,
+        type=_PATH,
         metavar="FILE",
         help="The settings file; otherwise $S3RUNNER_SETTINGS, ./s3runner.yml, or the user's own.",
     ),
     _kept("--destination", metavar="NAME", help="Where to run, by its name in the settings."),
     _kept(
         "--job-conf",
-        type=_FILE,
+        type=_PATH,
         metavar="FILE",
         help="Instead of settings: Galaxy's job configuration, of which --destination names one.",
     ),
     _kept(
         "--galaxy-config",
-        type=_FILE,
+        type=_PATH,
         metavar="FILE",
         help="Galaxy's galaxy.yml beside it, where that holds parameters too.",
     ),
@@ -64,10 +64,10 @@ json_option = click.option(
     help="Print one JSON object on stdout, on failure too.",
 )
 
-job_file_argument = click.argument("job_file", type=_FILE, metavar="JOB.YML")
+job_file_argument = click.argument("job_file", type=_PATH, metavar="JOB.YML")
 
 job_files_argument = click.argument(
-    "job_files", type=_FILE, metavar="JOB.YML...", nargs=-1, required=True
+    "job_files", type=_PATH, metavar="JOB.YML...", nargs=-1, required=True
 )
 
 job_ids_argument = click.argument("job_ids", metavar="JOB_ID...", nargs=-1, required=True)
@@ -85,7 +85,7 @@ def _directory(ctx: click.Context, param: click.Parameter, value: Path | None) -
 into_option = click.option(
     "--into",
     callback=_directory,
-    type=click.Path(path_type=Path),
+    type=_PATH,
     metavar="DIR",
     help="Where the results land; otherwise ./<job name>/, absolute outputs at their own place.",
 )

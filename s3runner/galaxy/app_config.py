@@ -1,6 +1,6 @@
 """What Galaxy's own configuration says that concerns us.
 
-It stands apart from the runner because it is read once, and knows nothing of jobs.
+It stands apart from the runner because nothing here is changed, or depends on where a job is.
 """
 
 from __future__ import annotations

@@ -185,6 +185,7 @@ class Errand:
         except UnknownJobError:
             log.debug("job %s: nothing of it was stored", self.job_id)
         except Exception:
+            # nobody takes up what this task raises: without the log it would be lost
             log.exception("job %s: its pods may run on", self.job_id)
 
     @property

@@ -5,10 +5,7 @@ It stands apart because these are sentences for users and administrators.
 
 from __future__ import annotations
 
-import logging
 from typing import Any
-
-log = logging.getLogger(__name__)
 
 DATA_MANAGER = "manage_data"
 """Galaxy's `tool_type` of data managers."""
@@ -44,15 +41,3 @@ def refusal_of(job_wrapper: Any) -> str | None:
         ),
     }
     return next((reason for reason, applies in reasons.items() if applies), None)
-
-
-def refuse(job_wrapper: Any, reason: str, hint: str = "") -> None:
-    """Fail a job before anything is done for it."""
-    message = f"s3runner: {reason}"
-    log_failure(job_wrapper, message, hint)
-    job_wrapper.fail(message)
-
-
-def log_failure(job_wrapper: Any, message: str, hint: str = "") -> None:
-    """Tell the administrator too: Galaxy shows a job's message to its user only."""
-    log.warning("(%s) %s%s", job_wrapper.job_id, message, f"; hint: {hint}" if hint else "")

@@ -35,8 +35,9 @@ from s3runner.galaxy.errand import Errand, Pools
 from s3runner.galaxy.linking import disk_of, linkable, outputs_on
 from s3runner.galaxy.pool import Pool
 from s3runner.galaxy.recording import RecordingEnvironment, files_of_index, record_inputs
-from s3runner.galaxy.refusing import NO_CONTAINER, log_failure, refusal_of, refuse
+from s3runner.galaxy.refusing import NO_CONTAINER, refusal_of
 from s3runner.galaxy.streams import streams_here
+from s3runner.galaxy.telling import log_failure, refuse
 from s3runner.galaxy.translate import (
     GalaxyJob,
     Returned,
